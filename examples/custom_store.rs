@@ -1,0 +1,148 @@
+//! A store of your own: the whole contract over a map behind a mutex, and the test that it keeps it.
+//!
+//! A database takes the place of the map: each method is then one statement or script, so that it
+//! happens wholly or not at all. The contract's rules are in the docs of `SessionStore`.
+//!
+//! ```sh
+//! cargo test --example custom_store --features test-util
+//! cargo run --example custom_store
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cloakroom::SessionId;
+use cloakroom::store::{Create, Record, SessionStore, StoreError, Timestamp, Update, Version};
+
+type Records = HashMap<SessionId, Record>;
+
+#[derive(Clone, Debug, Default)]
+struct MapStore(Arc<Mutex<Records>>);
+
+impl MapStore {
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An expired record counts as absent, whether or not it was swept.
+fn is_live(record: &Record, now: Timestamp) -> bool {
+    now < record.expires
+}
+
+impl SessionStore for MapStore {
+    async fn create(
+        &self,
+        id: SessionId,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<Create, StoreError> {
+        let mut records = self.records();
+        if records.get(&id).is_some_and(|record| is_live(record, now)) {
+            return Ok(Create::Taken);
+        }
+        records.insert(id, record.clone());
+        Ok(Create::Done)
+    }
+
+    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        Ok(self
+            .records()
+            .get(&id)
+            .filter(|record| is_live(record, now))
+            .cloned())
+    }
+
+    async fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> Result<Update, StoreError> {
+        match self.records().get_mut(&id) {
+            Some(current) if is_live(current, now) => {
+                if current.version != expected {
+                    return Ok(Update::Conflict(current.clone()));
+                }
+                *current = record.clone();
+                Ok(Update::Done)
+            }
+            _ => Ok(Update::Gone),
+        }
+    }
+
+    async fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        match self.records().get_mut(&id) {
+            Some(record) if is_live(record, now) => {
+                record.expires = record.expires.max(expires);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.records().remove(&id).is_some())
+    }
+
+    async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let mut records = self.records();
+        let expired = records.iter().filter(|(_, record)| !is_live(record, now));
+        let ids: Vec<_> = expired.map(|(id, _)| *id).take(limit).collect();
+        Ok(ids.iter().filter_map(|id| records.remove(id)).count())
+    }
+
+    async fn list_by_owner(
+        &self,
+        owner: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(SessionId, Record)>, StoreError> {
+        let records = self.records();
+        let live = records.iter().filter(|(_, record)| is_live(record, now));
+        let owned = live.filter(|(_, record)| record.owner.as_deref() == Some(owner));
+        Ok(owned.map(|(id, record)| (*id, record.clone())).collect())
+    }
+
+    async fn delete_by_owner(
+        &self,
+        owner: &str,
+        keep: Option<SessionId>,
+    ) -> Result<usize, StoreError> {
+        let mut records = self.records();
+        let before = records.len();
+        records.retain(|id, record| record.owner.as_deref() != Some(owner) || Some(*id) == keep);
+        Ok(before - records.len())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use axum::{Router, routing::post};
+    use cloakroom::{Session, SessionLayer};
+
+    async fn visit(session: Session) -> cloakroom::Result<String> {
+        let n = session.update("visits", |n: &mut u64| {
+            *n += 1;
+            *n
+        })?;
+        Ok(format!("visit {n}\n"))
+    }
+
+    let layer = SessionLayer::builder(MapStore::default())
+        .insecure_http()
+        .build()?;
+    let app = Router::new().route("/", post(visit)).layer(layer);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("POST to http://{}/", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+cloakroom::conformance_tests!(map_store, async { super::MapStore::default() });

@@ -1,0 +1,735 @@
+//! What becomes of a session when its handler is done.
+//!
+//! [`plan`] decides, [`run`] carries out, [`notice`] says what the client is told. Nothing else in
+//! the crate writes to a store on the request's path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::changes::Changes;
+use crate::clock::Timestamp;
+use crate::config::{Config, OnConflict};
+use crate::context::Context;
+use crate::data::Data;
+use crate::error::{Chain, Error, Result, StoreError};
+use crate::expiry::ExpiryPolicy;
+use crate::id::SessionId;
+use crate::queue::Turn;
+use crate::record::{Previous, Record};
+use crate::store::contract::{Create, Update};
+use crate::token::{Digest, Token};
+use crate::transport::Notice;
+
+/// Of writers in other processes one wins each round, so losing this often means that more of them
+/// write to one session without pause than any client causes.
+const MAX_TRIES: u32 = 32;
+
+/// A session that is in the store, as this request knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    /// What the request's client holds: it came with this token, or this request made it.
+    pub(crate) token: Token,
+    /// The token's digest. Writes count only while the record accepts it.
+    pub(crate) digest: Digest,
+}
+
+impl Stored {
+    pub(crate) fn id(&self) -> SessionId {
+        self.token.id()
+    }
+}
+
+/// What a handler asked for besides changes to the values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Actions {
+    pub(crate) renew: bool,
+    pub(crate) sign_in: Option<Arc<str>>,
+    /// The values belong to another owner than the one who signs in.
+    pub(crate) forget_values: bool,
+    pub(crate) remember: Option<ExpiryPolicy>,
+    /// The stored session that was destroyed. What is stored next is another session.
+    pub(crate) destroy: Option<SessionId>,
+}
+
+impl Actions {
+    /// These actions, and then `later` ones.
+    pub(crate) fn then(self, later: Self) -> Self {
+        Self {
+            renew: self.renew | later.renew,
+            sign_in: later.sign_in.or(self.sign_in),
+            forget_values: self.forget_values | later.forget_values,
+            remember: later.remember.or(self.remember),
+            destroy: later.destroy.or(self.destroy),
+        }
+    }
+}
+
+/// When a commit happens, which bears on what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// The handler asked for it with `save`.
+    Save,
+    /// The response is ready.
+    Response,
+    /// The response is ready and reports a failure of the server: its changes to values do not count.
+    FailedResponse,
+}
+
+/// A session's pending work: what is stored, and what is to be done about it.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) stored: Option<Stored>,
+    /// The values after the changes, encoded; absent when there are no changes.
+    pub(crate) content: Option<Arc<[u8]>>,
+    pub(crate) changes: Changes,
+    pub(crate) actions: Actions,
+    /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
+    pub(crate) rebased: bool,
+}
+
+/// What [`plan`] decides by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Situation {
+    /// The session is in the store.
+    pub(crate) exists: bool,
+    /// The values, or the session's own expiry policy, differ from the stored ones.
+    pub(crate) changed: bool,
+    /// There are no values.
+    pub(crate) empty: bool,
+    /// `renew` was called.
+    pub(crate) renew: bool,
+    /// `sign_in` was called.
+    pub(crate) sign_in: bool,
+    /// A stored session was destroyed.
+    pub(crate) destroyed: bool,
+    /// The stored end lags behind by the touch interval.
+    pub(crate) touch_due: bool,
+    /// The token has reached the age for periodic renewal.
+    pub(crate) renewal_due: bool,
+    /// The cookie has an age that a later end must extend.
+    pub(crate) persistent: bool,
+}
+
+/// What happens to the token in an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rotation {
+    /// It stays.
+    Keep,
+    /// A new one; the old one is dead at once.
+    Replace,
+    /// A new one; the old one is accepted for the configured grace.
+    Grace,
+}
+
+/// What will be done in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    Nothing,
+    Touch,
+    Update(Rotation),
+    Create,
+    Delete,
+    DeleteThenCreate,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing was to be done.
+    Unchanged,
+    /// The end was moved.
+    Touched,
+    /// The record was replaced, the token stays.
+    Updated,
+    /// The record was replaced, with a new token.
+    Renewed,
+    /// A new session is stored.
+    Created,
+    /// The session is deleted.
+    Deleted,
+    /// The session had ended meanwhile; nothing was written.
+    Gone,
+    /// The request's token was replaced meanwhile; nothing was written.
+    Superseded,
+}
+
+/// Decides what a commit does in the store. Pure.
+pub(crate) fn plan(s: Situation) -> Plan {
+    let store_new = s.sign_in || (s.changed && !s.empty);
+    match (s.exists, s.destroyed) {
+        (_, true) if store_new => Plan::DeleteThenCreate,
+        (_, true) => Plan::Delete,
+        (false, false) if store_new => Plan::Create,
+        (false, false) => Plan::Nothing,
+        (true, false) if s.renew || s.sign_in => Plan::Update(Rotation::Replace),
+        (true, false) if s.renewal_due => Plan::Update(Rotation::Grace),
+        (true, false) if s.changed => Plan::Update(Rotation::Keep),
+        // A cookie goes out again here, and only compare-and-swap tells that its token was not
+        // replaced meanwhile: a stale one would take the place of the new one in the browser.
+        (true, false) if s.touch_due && s.persistent => Plan::Update(Rotation::Keep),
+        (true, false) if s.touch_due => Plan::Touch,
+        (true, false) => Plan::Nothing,
+    }
+}
+
+/// Decides what the client is told: when is a cookie sent?
+///
+/// `before` is what an earlier `save` of this request left to be said, `current` the stored session
+/// if the client's token is its current one.
+pub(crate) fn notice(
+    outcome: Outcome,
+    before: Notice,
+    current: Option<(&Stored, bool)>,
+    now: Timestamp,
+) -> Notice {
+    let issue = |(stored, persistent): (&Stored, bool)| {
+        let age = stored.record.expires.saturating_since(now);
+        Notice::Issue(stored.token, persistent.then_some(age))
+    };
+    match (outcome, current) {
+        (Outcome::Created | Outcome::Renewed, Some(current)) => issue(current),
+        (Outcome::Updated, Some(current @ (_, true))) => issue(current),
+        (Outcome::Deleted, _) => Notice::Remove,
+        // What a save announced is dead as well.
+        (Outcome::Gone | Outcome::Superseded, _) => Notice::None,
+        (Outcome::Unchanged | Outcome::Touched | Outcome::Updated, _) => before,
+        (Outcome::Created | Outcome::Renewed, None) => before,
+    }
+}
+
+impl Draft {
+    /// Takes back the changes to values of a response that reports a failure of the server.
+    pub(crate) fn drop_changes(&mut self) {
+        self.changes.clear();
+        self.content = None;
+        self.actions.remember = None;
+    }
+
+    fn policy(&self, config: &Config) -> ExpiryPolicy {
+        let own = self.stored.as_ref().and_then(|stored| stored.record.policy);
+        self.actions.remember.or(own).unwrap_or(config.policy)
+    }
+
+    /// Whether the session's cookie has an age.
+    fn persistent(&self, config: &Config) -> bool {
+        let own = self.stored.as_ref().and_then(|stored| stored.record.policy);
+        config.persistent || self.actions.remember.or(own).is_some()
+    }
+
+    pub(crate) fn situation(
+        &self,
+        config: &Config,
+        occasion: Occasion,
+        now: Timestamp,
+    ) -> Situation {
+        let record = self.stored.as_ref().map(|stored| &stored.record);
+        let stored_data = record.map_or(b"{}".as_slice(), |record| &record.data);
+        let content = self.content.as_deref();
+        let stored_policy = record.and_then(|record| record.policy);
+        let other_policy = self
+            .actions
+            .remember
+            .is_some_and(|own| Some(own) != stored_policy);
+        // Upkeep is for the end of the request: `save` does what it was asked, no more.
+        let upkeep = record.filter(|_| occasion != Occasion::Save);
+        Situation {
+            exists: record.is_some(),
+            changed: content.is_some_and(|content| content != stored_data) || other_policy,
+            empty: content.is_none_or(|content| content == b"{}"),
+            renew: self.actions.renew,
+            sign_in: self.actions.sign_in.is_some(),
+            destroyed: self.actions.destroy.is_some(),
+            touch_due: upkeep.is_some_and(|record| {
+                let policy = self.policy(config);
+                let end = policy.deadline(record.started(), now);
+                end.saturating_since(record.expires) >= config.touch_interval(policy)
+            }),
+            renewal_due: upkeep.zip(config.renewal).is_some_and(|(record, renewal)| {
+                now >= record.renewed.saturating_add(renewal.every)
+            }),
+            persistent: self.persistent(config),
+        }
+    }
+
+    /// The values to store.
+    fn data(&self) -> Arc<[u8]> {
+        let stored = self.stored.as_ref().filter(|_| !self.actions.forget_values);
+        match (&self.content, stored) {
+            (Some(content), _) => Arc::clone(content),
+            (None, Some(stored)) => Arc::clone(&stored.record.data),
+            (None, None) => Arc::from(b"{}".as_slice()),
+        }
+    }
+
+    /// Applies the actions to a record that is about to be written at `now`.
+    fn fill(&self, record: &mut Record, config: &Config, now: Timestamp) {
+        record.policy = self.actions.remember.or(record.policy);
+        if let Some(owner) = &self.actions.sign_in {
+            record.owner = Some(Arc::clone(owner));
+            record.authenticated = Some(now);
+        }
+        record.expires = self.policy(config).deadline(record.started(), now);
+    }
+
+    /// Puts the changes on the record as it is in the store now.
+    fn rebase(&mut self, current: Record, context: &Context, now: Timestamp) -> Result<Rebased> {
+        let Some(stored) = &mut self.stored else {
+            return Ok(Rebased::Gone);
+        };
+        if !current.is_live(context.config.policy, now) {
+            return Ok(Rebased::Gone);
+        }
+        if !current.accepts(stored.digest, now) {
+            return Ok(Rebased::Superseded);
+        }
+        if !self.changes.is_empty() {
+            let corrupt = |error| Error::from(StoreError::corrupt(error));
+            let mut data = Data::parse(Arc::clone(&current.data)).map_err(corrupt)?;
+            if context.config.on_conflict == OnConflict::Reject {
+                let base = Data::parse(Arc::clone(&stored.record.data)).map_err(corrupt)?;
+                if let Some(key) = self.changes.clash(&base, &data) {
+                    return Err(Error::conflict(key.to_owned()));
+                }
+            }
+            if self.actions.forget_values {
+                data.clear();
+            }
+            self.changes.replay(&mut data)?;
+            let size = data.encoded_len();
+            if !context.config.allows(size, current.data.len()) {
+                return Err(Error::too_large(size, context.config.max_size));
+            }
+            self.content = Some(data.encode());
+        }
+        self.rebased = true;
+        stored.record = current;
+        Ok(Rebased::Done)
+    }
+
+    /// The work is done: nothing is pending.
+    fn settle(&mut self, stored: Option<Stored>) {
+        self.stored = stored;
+        self.changes.clear();
+        self.actions = Actions::default();
+    }
+
+    /// The stored session if its current token is the client's, and whether its cookie has an age.
+    pub(crate) fn current(&self, config: &Config) -> Option<(&Stored, bool)> {
+        let stored = self.stored.as_ref()?;
+        let is_current = stored.record.digest == stored.digest;
+        is_current.then(|| (stored, self.persistent(config)))
+    }
+}
+
+enum Rebased {
+    Done,
+    Gone,
+    Superseded,
+}
+
+/// Carries out what [`plan`] decides, and leaves the draft as it then stands in the store.
+///
+/// On an error, and when the future is dropped, nothing of the draft counts as done, except that a
+/// deletion stays one. Each step is one operation of the store, which happens wholly or not at all.
+pub(crate) async fn run(
+    context: &Context,
+    draft: &mut Draft,
+    occasion: Occasion,
+) -> Result<Outcome> {
+    context.deadline(steps(context, draft, occasion)).await
+}
+
+async fn steps(context: &Context, draft: &mut Draft, occasion: Occasion) -> Result<Outcome> {
+    let now = context.now();
+    let situation = draft.situation(&context.config, occasion, now);
+    match plan(situation) {
+        Plan::Nothing => Ok(Outcome::Unchanged),
+        Plan::Touch => touch(context, draft, now).await,
+        Plan::Update(_) => update(context, draft, occasion).await,
+        Plan::Create => create(context, draft).await,
+        Plan::Delete => delete(context, draft).await,
+        Plan::DeleteThenCreate => {
+            delete(context, draft).await?;
+            create(context, draft).await
+        }
+    }
+}
+
+async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<Outcome> {
+    let policy = draft.policy(&context.config);
+    let Some(stored) = &mut draft.stored else {
+        return Ok(Outcome::Unchanged);
+    };
+    let expires = policy.deadline(stored.record.started(), now);
+    if !context.store.touch(stored.id(), expires, now).await? {
+        return Ok(gone(stored.id()));
+    }
+    stored.record.expires = expires;
+    Ok(Outcome::Touched)
+}
+
+async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
+    // An id is taken only if random numbers repeat (S-02).
+    for _ in 0..3 {
+        let now = context.now();
+        let token = Token::generate(&context.entropy, now)?;
+        let digest = token.digest(&context.config.namespace);
+        let mut record = Record::with_data(digest, now, now, draft.data());
+        draft.fill(&mut record, &context.config, now);
+        if context.store.create(token.id(), &record, now).await? == Create::Done {
+            draft.settle(Some(Stored {
+                record,
+                token,
+                digest,
+            }));
+            return Ok(Outcome::Created);
+        }
+    }
+    Err(Error::random("session ids repeat"))
+}
+
+async fn delete(context: &Context, draft: &mut Draft) -> Result<Outcome> {
+    if let Some(id) = draft.actions.destroy {
+        context.store.delete(id).await?;
+        draft.actions.destroy = None;
+    }
+    Ok(Outcome::Deleted)
+}
+
+/// Compare-and-swap until it is done or there is nothing left to do.
+async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Result<Outcome> {
+    let config = &context.config;
+    let Some(id) = draft.stored.as_ref().map(Stored::id) else {
+        return Ok(Outcome::Unchanged);
+    };
+    let mut turn = context.queue.turn(id).await;
+    let mut newer = newer_in_line(&turn, draft);
+    for tries in 1.. {
+        let now = context.now();
+        if let Some(current) = newer.take() {
+            match draft.rebase(current, context, now)? {
+                Rebased::Done => {}
+                Rebased::Gone => return Ok(gone(id)),
+                Rebased::Superseded => return Ok(superseded(id)),
+            }
+        }
+        // What another writer did may leave nothing to do, such as a renewal.
+        let Plan::Update(rotation) = plan(draft.situation(config, occasion, now)) else {
+            let stored = draft.stored.take();
+            draft.settle(stored);
+            return Ok(Outcome::Unchanged);
+        };
+        let Some(next) = next(context, draft, rotation, now)? else {
+            return Ok(Outcome::Unchanged);
+        };
+        let expected = draft
+            .stored
+            .as_ref()
+            .map_or(next.record.version, |s| s.record.version);
+        match context
+            .store
+            .update(id, &next.record, expected, now)
+            .await?
+        {
+            Update::Done => {
+                turn.leave(&next.record);
+                draft.settle(Some(next));
+                return Ok(match rotation {
+                    Rotation::Keep => Outcome::Updated,
+                    Rotation::Replace | Rotation::Grace => Outcome::Renewed,
+                });
+            }
+            Update::Gone => return Ok(gone(id)),
+            Update::Conflict(_) if tries == MAX_TRIES => break,
+            Update::Conflict(current) => newer = Some(current),
+        }
+        if tries > 1 {
+            pause(context, tries).await?;
+        }
+    }
+    Err(Error::contended())
+}
+
+/// The record that an earlier turn in this process left, if it is newer than the request's.
+fn newer_in_line(turn: &Turn<'_>, draft: &Draft) -> Option<Record> {
+    let known = draft.stored.as_ref()?.record.version;
+    turn.latest()
+        .filter(|latest| latest.version > known)
+        .cloned()
+}
+
+/// The session as an update writes it.
+fn next(
+    context: &Context,
+    draft: &Draft,
+    rotation: Rotation,
+    now: Timestamp,
+) -> Result<Option<Stored>> {
+    let Some(mut next) = draft.stored.clone() else {
+        return Ok(None);
+    };
+    let record = &mut next.record;
+    record.version = record.version.next();
+    record.previous = record.previous.filter(|previous| now < previous.until);
+    if rotation != Rotation::Keep {
+        let grace = match (rotation, context.config.renewal) {
+            (Rotation::Grace, Some(renewal)) => renewal.grace,
+            _ => Duration::ZERO,
+        };
+        record.previous =
+            (!grace.is_zero()).then(|| Previous::new(record.digest, now.saturating_add(grace)));
+        record.renewed = now;
+        next.token = Token::renew(next.token.id(), &context.entropy)?;
+        next.digest = next.token.digest(&context.config.namespace);
+        record.digest = next.digest;
+    }
+    record.data = draft.data();
+    draft.fill(record, &context.config, now);
+    Ok(Some(next))
+}
+
+/// Waits a random moment, longer with each try, so that processes that collide do not do so again.
+async fn pause(context: &Context, tries: u32) -> Result<()> {
+    let mut random = [0; 2];
+    context.entropy.fill(&mut random)?;
+    let bound = 500 * u64::from(tries.min(20));
+    let micros = bound * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX);
+    tokio::time::sleep(Duration::from_micros(micros)).await;
+    Ok(())
+}
+
+fn gone(session: SessionId) -> Outcome {
+    tracing::info!(%session, "session ended meanwhile; changes dropped");
+    Outcome::Gone
+}
+
+fn superseded(session: SessionId) -> Outcome {
+    tracing::warn!(%session, "token was renewed meanwhile; changes dropped");
+    Outcome::Superseded
+}
+
+/// Says in the log that a commit failed.
+pub(crate) fn report(error: &Error) {
+    tracing::error!(error = %Chain(error), "session not stored");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Situation = Situation {
+        exists: false,
+        changed: false,
+        empty: true,
+        renew: false,
+        sign_in: false,
+        destroyed: false,
+        touch_due: false,
+        renewal_due: false,
+        persistent: false,
+    };
+    const STORED: Situation = Situation {
+        exists: true,
+        empty: false,
+        ..NONE
+    };
+
+    #[test]
+    fn the_plan_follows_the_table() {
+        use Rotation::{Grace, Keep, Replace};
+        let table = [
+            // Without a stored session.
+            (NONE, Plan::Nothing),
+            (
+                Situation {
+                    changed: true,
+                    empty: false,
+                    ..NONE
+                },
+                Plan::Create,
+            ),
+            (
+                Situation {
+                    changed: true,
+                    ..NONE
+                },
+                Plan::Nothing,
+            ),
+            (
+                Situation {
+                    renew: true,
+                    ..NONE
+                },
+                Plan::Nothing,
+            ),
+            (
+                Situation {
+                    sign_in: true,
+                    ..NONE
+                },
+                Plan::Create,
+            ),
+            // With one.
+            (STORED, Plan::Nothing),
+            (
+                Situation {
+                    persistent: true,
+                    ..STORED
+                },
+                Plan::Nothing,
+            ),
+            (
+                Situation {
+                    touch_due: true,
+                    ..STORED
+                },
+                Plan::Touch,
+            ),
+            (
+                Situation {
+                    touch_due: true,
+                    persistent: true,
+                    ..STORED
+                },
+                Plan::Update(Keep),
+            ),
+            (
+                Situation {
+                    renewal_due: true,
+                    touch_due: true,
+                    ..STORED
+                },
+                Plan::Update(Grace),
+            ),
+            (
+                Situation {
+                    changed: true,
+                    ..STORED
+                },
+                Plan::Update(Keep),
+            ),
+            (
+                Situation {
+                    changed: true,
+                    empty: true,
+                    ..STORED
+                },
+                Plan::Update(Keep),
+            ),
+            (
+                Situation {
+                    changed: true,
+                    renewal_due: true,
+                    ..STORED
+                },
+                Plan::Update(Grace),
+            ),
+            (
+                Situation {
+                    renew: true,
+                    renewal_due: true,
+                    ..STORED
+                },
+                Plan::Update(Replace),
+            ),
+            (
+                Situation {
+                    sign_in: true,
+                    renewal_due: true,
+                    ..STORED
+                },
+                Plan::Update(Replace),
+            ),
+            // After `destroy`.
+            (
+                Situation {
+                    destroyed: true,
+                    ..NONE
+                },
+                Plan::Delete,
+            ),
+            (
+                Situation {
+                    destroyed: true,
+                    changed: true,
+                    ..NONE
+                },
+                Plan::Delete,
+            ),
+            (
+                Situation {
+                    destroyed: true,
+                    renew: true,
+                    ..NONE
+                },
+                Plan::Delete,
+            ),
+            (
+                Situation {
+                    destroyed: true,
+                    changed: true,
+                    empty: false,
+                    ..NONE
+                },
+                Plan::DeleteThenCreate,
+            ),
+            (
+                Situation {
+                    destroyed: true,
+                    sign_in: true,
+                    ..NONE
+                },
+                Plan::DeleteThenCreate,
+            ),
+        ];
+        for (situation, expected) in table {
+            assert_eq!(plan(situation), expected, "{situation:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_sent_when_the_token_or_its_age_changed() {
+        let now = Timestamp::from_millis(1_000);
+        let token = Token::generate(&crate::entropy::Entropy::System, now).unwrap();
+        let digest = Digest::from_bytes([0; 32]);
+        let record = Record::new(digest, now, Timestamp::from_millis(61_000));
+        let stored = Stored {
+            record,
+            token,
+            digest,
+        };
+        let minute = Some(Duration::from_secs(60));
+        let short = Some((&stored, false));
+        let long = Some((&stored, true));
+        let table = [
+            (Outcome::Unchanged, long, Notice::None),
+            (Outcome::Touched, long, Notice::None),
+            (Outcome::Updated, short, Notice::None),
+            (Outcome::Updated, long, Notice::Issue(token, minute)),
+            // The client's token was replaced and is in its grace: it has, or gets, a newer one.
+            (Outcome::Updated, None, Notice::None),
+            (Outcome::Renewed, short, Notice::Issue(token, None)),
+            (Outcome::Renewed, long, Notice::Issue(token, minute)),
+            (Outcome::Created, short, Notice::Issue(token, None)),
+            (Outcome::Deleted, None, Notice::Remove),
+            (Outcome::Gone, short, Notice::None),
+            (Outcome::Superseded, short, Notice::None),
+        ];
+        for (outcome, current, expected) in table {
+            assert_eq!(
+                notice(outcome, Notice::None, current, now),
+                expected,
+                "{outcome:?}"
+            );
+        }
+        // What an earlier `save` left to be said is said, unless it is dead.
+        for (outcome, expected) in [
+            (Outcome::Unchanged, Notice::Remove),
+            (Outcome::Updated, Notice::Remove),
+            (Outcome::Gone, Notice::None),
+        ] {
+            assert_eq!(notice(outcome, Notice::Remove, short, now), expected);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What all requests of a layer share.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::error::{Error, Result, StoreError};
+use crate::queue::Queue;
+use crate::store::erased::ErasedStore;
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn ErasedStore>,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) queue: Queue,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Runs work on the store, at most for the configured time (S-72).
+    pub(crate) async fn deadline<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.config.store_timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::timeout()),
+        }
+    }
+
+    /// Awaits one call of the store; a damaged record is `None`, said in the log and nobody's
+    /// session (S-74).
+    pub(crate) fn unless_corrupt<T>(result: Result<Option<T>, StoreError>) -> Result<Option<T>> {
+        match result {
+            Err(error) if error.is_corrupt() => {
+                tracing::error!(error = %crate::error::Chain(&error), "stored session is damaged");
+                Ok(None)
+            }
+            result => Ok(result?),
+        }
+    }
+}

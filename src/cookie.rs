@@ -1,0 +1,339 @@
+//! Cookies as bytes: reading the `Cookie` header, checking and writing attributes. Pure.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::token::{TEXT_LEN, Token};
+
+/// The most tokens of one request that are looked up (S-30).
+pub(crate) const MAX_CANDIDATES: usize = 4;
+
+/// Browsers keep no cookie longer than 400 days (RFC 6265bis section 5.5; S-23).
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// The distinct well-formed tokens that a request carries under the session cookie's name.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    tokens: [Option<Token>; MAX_CANDIDATES],
+    len: usize,
+    overflow: bool,
+}
+
+impl Candidates {
+    /// Reads all `Cookie` header lines of a request.
+    ///
+    /// Names are matched byte for byte, without decoding and with only space and tab trimmed, so
+    /// that no other cookie can pass for the session's (S-27 to S-29). Bytes that are no text in
+    /// other cookies do not matter (S-32). One pass, no allocation, whatever comes (S-33, S-34).
+    pub(crate) fn read<'a>(lines: impl Iterator<Item = &'a [u8]>, name: &str) -> Self {
+        let mut found = Self::default();
+        let pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
+        for pair in pairs {
+            if let Some(token) = value(trim(pair), name.as_bytes()).and_then(Token::parse) {
+                found.add(token);
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, token: Token) {
+        if self.iter().any(|known| *known == token) {
+            return;
+        }
+        match self.tokens.get_mut(self.len) {
+            Some(free) => {
+                *free = Some(token);
+                self.len += 1;
+            }
+            None => self.overflow = true,
+        }
+    }
+
+    /// The tokens, in the order sent.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.iter().flatten()
+    }
+
+    /// Whether there were more than [`MAX_CANDIDATES`].
+    pub(crate) fn overflow(&self) -> bool {
+        self.overflow
+    }
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The value of `pair` if its name is `name`.
+fn value<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let rest = pair.strip_prefix(name)?;
+    let at = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
+    Some(trim(rest[at..].strip_prefix(b"=")?))
+}
+
+/// When a browser sends the cookie along with requests that other sites start.
+///
+/// ```
+/// use cloakroom::{MemoryStore, SameSite, SessionLayer};
+///
+/// let layer = SessionLayer::builder(MemoryStore::new()).same_site(SameSite::Strict).build();
+/// assert!(layer.is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// Never. Links from mail and returns from an identity provider then arrive without the session.
+    Strict,
+    /// When the user follows a link to the site: the default.
+    #[default]
+    Lax,
+    /// Always: for a site that lives in other sites' frames. Needs `Secure`.
+    None,
+}
+
+/// The attributes of the session cookie, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) secure: bool,
+    pub(crate) same_site: SameSite,
+    pub(crate) partitioned: bool,
+}
+
+/// Writes the session cookie; all that does not change is rendered once.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    name: String,
+    attributes: String,
+    removal: HeaderValue,
+}
+
+impl Template {
+    /// `attributes` must have passed [`crate::config`]'s checks.
+    pub(crate) fn new(attributes: &Attributes) -> Option<Self> {
+        let mut cookie = ::cookie::Cookie::build((&attributes.name, ""))
+            .path(&attributes.path)
+            .secure(attributes.secure)
+            .http_only(true)
+            .same_site(match attributes.same_site {
+                SameSite::Strict => ::cookie::SameSite::Strict,
+                SameSite::Lax => ::cookie::SameSite::Lax,
+                SameSite::None => ::cookie::SameSite::None,
+            })
+            .partitioned(attributes.partitioned);
+        if let Some(domain) = &attributes.domain {
+            cookie = cookie.domain(domain);
+        }
+        let rendered = cookie.build().to_string();
+        let tail = rendered
+            .strip_prefix(&attributes.name)?
+            .strip_prefix('=')?
+            .to_owned();
+        let removal = format!("{rendered}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+        let removal = sensitive(removal)?;
+        Some(Self {
+            name: attributes.name.clone(),
+            attributes: tail,
+            removal,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A cookie with this token; a browser-session cookie unless it has an age.
+    pub(crate) fn issue(&self, token: &Token, max_age: Option<Duration>) -> HeaderValue {
+        let max_age = max_age.map(|age| format!("; Max-Age={}", age.min(MAX_AGE).as_secs()));
+        let max_age = max_age.as_deref().unwrap_or_default();
+        // As long as needed and no longer, so that the header takes the buffer over.
+        let len = self.name.len() + 1 + TEXT_LEN + self.attributes.len() + max_age.len();
+        let mut text = String::with_capacity(len);
+        text.push_str(&self.name);
+        text.push('=');
+        token.write(&mut text);
+        text.push_str(&self.attributes);
+        text.push_str(max_age);
+        sensitive(text).expect("`new` tried the same parts, and a token is text")
+    }
+
+    /// A cookie that makes the browser drop the session's: same name, domain and path (S-25).
+    pub(crate) fn remove(&self) -> HeaderValue {
+        self.removal.clone()
+    }
+
+    /// Whether a `Set-Cookie` value sets the session's cookie.
+    pub(crate) fn sets_this(&self, set_cookie: &[u8]) -> bool {
+        let pair = set_cookie
+            .split(|&byte| byte == b';')
+            .next()
+            .unwrap_or_default();
+        value(trim(pair), self.name.as_bytes()).is_some()
+    }
+}
+
+fn sensitive(text: String) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::entropy::Entropy;
+
+    fn token() -> Token {
+        Token::generate(&Entropy::System, Timestamp::from_millis(1)).unwrap()
+    }
+
+    fn text(token: &Token) -> String {
+        let mut text = String::new();
+        token.write(&mut text);
+        text
+    }
+
+    fn read(lines: &[&[u8]]) -> Vec<Token> {
+        let found = Candidates::read(lines.iter().copied(), "__Host-id");
+        found.iter().copied().collect()
+    }
+
+    /// S-27, S-28, S-29, S-34: each line has `GOOD` and `EVIL` replaced by two tokens; whether the
+    /// good one is found is said, the evil one never may be.
+    #[test]
+    fn only_the_exact_name_counts() {
+        let table: &[(&str, bool)] = &[
+            ("__Host-id=GOOD", true),
+            (" \t__Host-id=GOOD\t ", true),
+            ("a=b;__Host-id=GOOD;c=d", true),
+            ("__Host-id \t=\t GOOD", true),
+            ("__Host-id=GOOD; \u{2000}__Host-id=EVIL", true),
+            ("__Host-id=GOOD; \u{a0}__Host-id=EVIL", true),
+            ("__Host-id=GOOD; \u{85}__Host-id=EVIL", true),
+            ("__Host-id=GOOD; \x0b__Host-id=EVIL", true),
+            ("__Host-id=GOOD; \x0c__Host-id=EVIL", true),
+            ("\u{2000}__Host-id=EVIL", false),
+            ("__Host-id\u{a0}=EVIL", false),
+            ("%5F%5FHost-id=EVIL", false),
+            ("__Host-id=GOOD; __%48ost-id=EVIL", true),
+            ("=__Host-id=EVIL", false),
+            ("__Host-id", false),
+            ("__Host-id;=EVIL", false),
+            ("..Host-id=EVIL", false),
+            ("__HOST-id=EVIL", false),
+            ("__host-id=EVIL", false),
+            ("__Host-id2=EVIL", false),
+            ("x__Host-id=EVIL", false),
+            ("$Version=1; $Path=/; __Host-id=GOOD", true),
+            ("__Host-id=\"EVIL\"", false),
+            ("__Host-id=", false),
+            ("__Host-id==EVIL", false),
+            (";;;=;;__Host-id=GOOD;;=", true),
+            ("a=\"; __Host-id=GOOD; b=\"", true),
+            ("__Host-id=EVIL,__Host-id=EVIL", false),
+        ];
+        let (good, evil) = (token(), token());
+        for (line, found) in table {
+            let line = line
+                .replace("GOOD", &text(&good))
+                .replace("EVIL", &text(&evil));
+            let expected = if *found { vec![good] } else { vec![] };
+            assert_eq!(read(&[line.as_bytes()]), expected, "{line:?}");
+        }
+    }
+
+    /// S-32.
+    #[test]
+    fn bytes_that_are_no_text_in_another_cookie_do_not_matter() {
+        let good = token();
+        let line = [b"a=\xe9; __Host-id=".as_slice(), text(&good).as_bytes()].concat();
+        assert_eq!(read(&[&line]), [good]);
+    }
+
+    /// S-30, S-31.
+    #[test]
+    fn distinct_tokens_are_collected_over_all_lines_up_to_the_bound() {
+        let tokens: Vec<Token> = (0..5).map(|_| token()).collect();
+        let lines: Vec<String> = tokens
+            .iter()
+            .map(|t| format!("__Host-id={0}; x=1; __Host-id={0}", text(t)))
+            .collect();
+        let lines: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+        let four = Candidates::read(lines[..4].iter().copied(), "__Host-id");
+        assert_eq!(four.iter().copied().collect::<Vec<_>>(), tokens[..4]);
+        assert!(!four.overflow());
+        assert!(Candidates::read(lines.iter().copied(), "__Host-id").overflow());
+    }
+
+    fn attributes() -> Attributes {
+        Attributes {
+            name: "__Host-id".into(),
+            path: "/".into(),
+            domain: None,
+            secure: true,
+            same_site: SameSite::Lax,
+            partitioned: false,
+        }
+    }
+
+    /// S-13, S-15, S-16, S-17, S-24.
+    #[test]
+    fn the_default_cookie_has_exactly_the_safe_attributes() {
+        let token = token();
+        let template = Template::new(&attributes()).unwrap();
+        let issued = template.issue(&token, None);
+        assert!(issued.is_sensitive() && template.remove().is_sensitive());
+        let issued = issued.to_str().unwrap();
+        let mut parts: Vec<&str> = issued.split("; ").collect();
+        parts[1..].sort_unstable();
+        let pair = format!("__Host-id={}", text(&token));
+        assert_eq!(
+            parts,
+            [&*pair, "HttpOnly", "Path=/", "SameSite=Lax", "Secure"]
+        );
+    }
+
+    /// S-25: name, domain and path decide which cookie a browser drops; the rest is repeated, since
+    /// browsers refuse a prefixed or partitioned cookie without it.
+    #[test]
+    fn the_removal_repeats_every_attribute() {
+        let attributes = Attributes {
+            name: "__Secure-id".into(),
+            path: "/shop".into(),
+            domain: Some("example.com".into()),
+            same_site: SameSite::None,
+            partitioned: true,
+            ..attributes()
+        };
+        let removal = Template::new(&attributes).unwrap().remove();
+        let mut parts: Vec<&str> = removal.to_str().unwrap().split("; ").collect();
+        parts.sort_unstable();
+        let expected = [
+            "Domain=example.com",
+            "Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+            "HttpOnly",
+            "Max-Age=0",
+            "Partitioned",
+            "Path=/shop",
+            "SameSite=None",
+            "Secure",
+            "__Secure-id=",
+        ];
+        assert_eq!(parts, expected);
+    }
+
+    /// S-23.
+    #[test]
+    fn the_age_is_capped_at_400_days() {
+        let template = Template::new(&attributes()).unwrap();
+        let issued = template.issue(&token(), Some(Duration::MAX));
+        assert!(issued.to_str().unwrap().ends_with("; Max-Age=34560000"));
+    }
+}

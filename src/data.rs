@@ -1,0 +1,382 @@
+//! A session's values: a JSON object kept as raw JSON until a handler asks for a key.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A key as the application names it.
+pub(crate) type Key = Cow<'static, str>;
+
+/// A value as JSON text.
+pub(crate) type Json = Arc<[u8]>;
+
+/// Runs `write` on a buffer that the thread keeps, and returns what it wrote in one allocation.
+pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Json, E> {
+    /// What a thread keeps; a larger buffer is given back.
+    const KEEP: usize = 16 * 1024;
+    thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+    // Taken, not borrowed: serializing may come back here.
+    let mut buffer = BUFFER.take();
+    let result = write(&mut buffer).map(|()| Json::from(&*buffer));
+    // What was written may be a secret of the application.
+    buffer.fill(0);
+    buffer.clear();
+    if buffer.capacity() <= KEEP {
+        BUFFER.set(buffer);
+    }
+    result
+}
+
+/// The values of a session, sorted by key.
+///
+/// Loaded values stay where they are, in the record's bytes; only what a handler sets is a buffer of
+/// its own.
+#[derive(Clone)]
+pub(crate) struct Data {
+    source: Arc<[u8]>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    key: Text,
+    value: Value,
+}
+
+#[derive(Clone)]
+enum Text {
+    Loaded(Range<usize>),
+    Own(Key),
+}
+
+#[derive(Clone)]
+enum Value {
+    Loaded(Range<usize>),
+    Own(Json),
+}
+
+impl Text {
+    fn get<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Loaded(range) => &source[range.clone()],
+            Self::Own(key) => key.as_bytes(),
+        }
+    }
+}
+
+impl Data {
+    /// No values.
+    pub(crate) fn new() -> Self {
+        Self {
+            source: Arc::default(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Indexes the members of a stored JSON object; their values are skipped over, not built.
+    ///
+    /// Skipping uses neither recursion nor memory in proportion to what the bytes claim, so damaged
+    /// or hostile data costs no more than its length (S-74).
+    pub(crate) fn parse(source: Arc<[u8]>) -> serde_json::Result<Self> {
+        let mut json = serde_json::Deserializer::from_slice(&source);
+        let mut entries = json.deserialize_map(Index(&source))?;
+        json.end()?;
+        // What we wrote is sorted already; another writer's object need not be.
+        let by_key = |a: &Entry, b: &Entry| a.key.get(&source).cmp(b.key.get(&source));
+        if !entries.is_sorted_by(|a, b| by_key(a, b).is_lt()) {
+            entries.sort_by(by_key);
+            if entries
+                .windows(2)
+                .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
+            {
+                return Err(serde::de::Error::custom("the object names a key twice"));
+            }
+        }
+        Ok(Self { source, entries })
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by(|entry| entry.key.get(&self.source).cmp(key.as_bytes()))
+    }
+
+    fn value<'a>(&'a self, value: &'a Value) -> &'a [u8] {
+        match value {
+            Value::Loaded(range) => &self.source[range.clone()],
+            Value::Own(json) => json,
+        }
+    }
+
+    /// The JSON text of a key's value.
+    pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
+        let at = self.position(key).ok()?;
+        Some(self.value(&self.entries[at].value))
+    }
+
+    pub(crate) fn set(&mut self, key: Key, json: Json) {
+        match self.position(&key) {
+            Ok(at) => self.entries[at].value = Value::Own(json),
+            Err(at) => {
+                let entry = Entry {
+                    key: Text::Own(key),
+                    value: Value::Own(json),
+                };
+                self.entries.insert(at, entry);
+            }
+        }
+    }
+
+    /// Removes a key; whether it was there.
+    pub(crate) fn remove(&mut self, key: &str) -> bool {
+        self.position(key).map(|at| self.entries.remove(at)).is_ok()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        // Keys come from JSON text or from `str`, so nothing is ever replaced here.
+        self.entries
+            .iter()
+            .map(|entry| String::from_utf8_lossy(entry.key.get(&self.source)))
+    }
+
+    /// How many bytes [`encode`](Self::encode) would make.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let members = self.entries.iter().map(|entry| {
+            quoted_len(entry.key.get(&self.source)) + 1 + self.value(&entry.value).len()
+        });
+        2 + members.sum::<usize>() + self.entries.len().saturating_sub(1)
+    }
+
+    /// How many bytes [`encode`](Self::encode) would make once `key` has a value of `len` bytes.
+    pub(crate) fn encoded_len_with(&self, key: &str, len: usize) -> usize {
+        let now = self.encoded_len();
+        match self.get(key) {
+            Some(old) => now - old.len() + len,
+            None => now + quoted_len(key.as_bytes()) + 1 + len + usize::from(self.len() > 0),
+        }
+    }
+
+    /// The object as JSON text, keys in order: equal values have equal text.
+    pub(crate) fn encode(&self) -> Json {
+        let Ok(json) = written(|out| {
+            out.push(b'{');
+            for (i, entry) in self.entries.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_quoted(out, entry.key.get(&self.source));
+                out.push(b':');
+                out.extend_from_slice(self.value(&entry.value));
+            }
+            out.push(b'}');
+            Ok::<_, Infallible>(())
+        });
+        json
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Data")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A JSON string of this text; valid UTF-8, as all keys are.
+fn write_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..=0x1f => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+fn quoted_len(text: &[u8]) -> usize {
+    let extra = |byte: &u8| match byte {
+        b'"' | b'\\' => 1,
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.iter().map(extra).sum::<usize>()
+}
+
+/// Collects the members of an object as ranges of the text they stand in.
+struct Index<'a>(&'a [u8]);
+
+impl Index<'_> {
+    fn range(&self, part: &str) -> Range<usize> {
+        let start = part.as_ptr() as usize - self.0.as_ptr() as usize;
+        start..start + part.len()
+    }
+}
+
+impl<'de> Visitor<'de> for Index<'de> {
+    type Value = Vec<Entry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        // Most sessions have a few keys: one allocation.
+        let mut entries = Vec::with_capacity(8);
+        while let Some(key) = map.next_key_seed(Name(&self))? {
+            let value: &RawValue = map.next_value()?;
+            entries.push(Entry {
+                key,
+                value: Value::Loaded(self.range(value.get())),
+            });
+        }
+        Ok(entries)
+    }
+}
+
+/// Reads a key: where it stands, or, if it is written with escapes, as a text of its own.
+struct Name<'a>(&'a Index<'a>);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Text;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name<'_> {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Text, E> {
+        Ok(Text::Loaded(self.0.range(key)))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Text, E> {
+        Ok(Text::Own(key.to_owned().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> serde_json::Result<Data> {
+        Data::parse(json.as_bytes().into())
+    }
+
+    fn json(text: &str) -> Json {
+        text.as_bytes().into()
+    }
+
+    fn encoded(data: &Data) -> String {
+        let bytes = data.encode();
+        assert_eq!(bytes.len(), data.encoded_len());
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn values_are_found_where_they_stand() {
+        let data = parse(r#" {"b" : [1, {"c": 2}] , "a":"x"} "#).unwrap();
+        assert_eq!(data.get("a"), Some(br#""x""#.as_slice()));
+        assert_eq!(data.get("b"), Some(br#"[1, {"c": 2}]"#.as_slice()));
+        assert_eq!(data.get("c"), None);
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn encoding_is_canonical_and_leaves_untouched_values_alone() {
+        let mut data = parse(r#"{"b":1.50,"a":"\u0041"}"#).unwrap();
+        assert_eq!(encoded(&data), r#"{"a":"\u0041","b":1.50}"#);
+        data.set("c".into(), json("3"));
+        data.set("a".into(), json("1"));
+        assert_eq!(encoded(&data), r#"{"a":1,"b":1.50,"c":3}"#);
+        assert!(data.remove("b"));
+        assert!(!data.remove("b"));
+        assert_eq!(encoded(&data), r#"{"a":1,"c":3}"#);
+        data.clear();
+        assert_eq!(encoded(&data), "{}");
+    }
+
+    #[test]
+    fn any_text_can_be_a_key() {
+        let keys = ["", "\"", "\\", "\u{0}\u{1f}\u{7f}", "ключ", "a\nb", "🎩"];
+        let mut data = Data::new();
+        for key in keys {
+            let expected = data.encoded_len_with(key, 4);
+            data.set(key.into(), json("true"));
+            assert_eq!(data.encoded_len(), expected);
+            assert_eq!(data.encoded_len_with(key, 5), expected + 1);
+        }
+        let again = parse(&encoded(&data)).unwrap();
+        for key in keys {
+            assert_eq!(again.get(key), Some(b"true".as_slice()), "{key:?}");
+        }
+        assert_eq!(
+            again.keys().collect::<Vec<_>>(),
+            data.keys().collect::<Vec<_>>()
+        );
+    }
+
+    /// S-74.
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+        let bad = [
+            "",
+            "{",
+            "[]",
+            "null",
+            "1",
+            "{}x",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"b":0,"a":1,"a":2}"#,
+            &deep,
+        ];
+        for text in bad {
+            assert!(parse(text).is_err(), "{}", &text[..text.len().min(40)]);
+        }
+        assert!(Data::parse(b"{\"a\":\"\xff\"}".as_slice().into()).is_err());
+        assert!(Data::parse(b"{\"\xff\":1}".as_slice().into()).is_err());
+    }
+
+    /// S-74: skipping a value does not recurse, so depth costs no stack.
+    #[test]
+    fn a_deep_value_is_carried_without_being_built() {
+        let deep = format!(
+            "{{\"a\":{}{},\"b\":1}}",
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        let data = parse(&deep).unwrap();
+        assert_eq!(data.get("b"), Some(b"1".as_slice()));
+        let value = data.get("a").unwrap();
+        assert!(serde_json::from_slice::<serde_json::Value>(value).is_err());
+    }
+}

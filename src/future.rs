@@ -1,0 +1,207 @@
+//! From the inner response to the one that leaves.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::commit::{self, Occasion};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::response::ErrorResponse;
+use crate::session::{Committed, Finish, LazySession, Session};
+use crate::transport::{self, Notice};
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+pin_project! {
+    /// The response future of [`SessionService`](crate::SessionService).
+    ///
+    /// Dropping it before it is ready drops the inner future and stores nothing more.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, ReqBody, ResBody, E>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        #[pin]
+        state: State<S, S::Future, ReqBody, ResBody>,
+        request: OpenRequest,
+        on_error: E,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, F, ReqBody, ResBody> {
+        /// Eager: the session is loaded before the inner service sees the request.
+        Loading {
+            load: Boxed<Result<Session>>,
+            inner: Option<(S, Request<ReqBody>)>,
+        },
+        Running {
+            #[pin]
+            inner: F,
+        },
+        Committing {
+            commit: Boxed<Committed>,
+            response: Option<Response<ResBody>>,
+        },
+    }
+}
+
+impl<S, ReqBody, ResBody, E> ResponseFuture<S, ReqBody, ResBody, E>
+where
+    S: Service<Request<ReqBody>>,
+{
+    pub(crate) fn running(inner: S::Future, request: OpenRequest, on_error: E) -> Self {
+        Self {
+            state: State::Running { inner },
+            request,
+            on_error,
+        }
+    }
+
+    pub(crate) fn loading(
+        inner: S,
+        to: Request<ReqBody>,
+        request: OpenRequest,
+        on_error: E,
+    ) -> Self {
+        let lazy = request.lazy.clone();
+        let load = Box::pin(async move { lazy.load().await });
+        Self {
+            state: State::Loading {
+                load,
+                inner: Some((inner, to)),
+            },
+            request,
+            on_error,
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody, E> Future for ResponseFuture<S, ReqBody, ResBody, E>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    E: ErrorResponse<ResBody>,
+{
+    type Output = Result<Response<ResBody>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Loading { load, inner } => match ready!(load.as_mut().poll(cx)) {
+                    Ok(session) => {
+                        let (mut inner, mut request) = inner.take().expect(POLLED_AGAIN);
+                        request.extensions_mut().insert(session);
+                        State::Running {
+                            inner: inner.call(request),
+                        }
+                    }
+                    Err(error) => {
+                        let mut response = respond(this.on_error, error);
+                        this.request.seal(&mut response, Notice::None);
+                        return Poll::Ready(Ok(response));
+                    }
+                },
+                StateProj::Running { inner } => {
+                    let mut response = ready!(inner.poll(cx))?;
+                    let session = this.request.close();
+                    if !this.request.lazy.asked() {
+                        return Poll::Ready(Ok(response));
+                    }
+                    let occasion = if response.status().is_server_error() {
+                        Occasion::FailedResponse
+                    } else {
+                        Occasion::Response
+                    };
+                    response = replace(this.on_error, response);
+                    match session.map_or(Finish::Done(Notice::None), |s| s.finish(occasion)) {
+                        Finish::Done(notice) => {
+                            this.request.seal(&mut response, notice);
+                            return Poll::Ready(Ok(response));
+                        }
+                        Finish::Commit(commit) => State::Committing {
+                            commit,
+                            response: Some(response),
+                        },
+                    }
+                }
+                StateProj::Committing { commit, response } => {
+                    let Committed { notice, error } = ready!(commit.as_mut().poll(cx));
+                    let mut response = response.take().expect(POLLED_AGAIN);
+                    if let Some(error) = error {
+                        commit::report(&error);
+                        response = respond(this.on_error, error);
+                    }
+                    this.request.seal(&mut response, notice);
+                    return Poll::Ready(Ok(response));
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+const POLLED_AGAIN: &str = "the future is not polled after it was ready";
+
+fn respond<B>(on_error: &impl ErrorResponse<B>, error: Error) -> Response<B> {
+    let mut response = on_error.respond(&error);
+    response.extensions_mut().insert(error);
+    response
+}
+
+/// Lets the layer's error response take the place of what the inner service made of a session's error.
+fn replace<B>(on_error: &impl ErrorResponse<B>, response: Response<B>) -> Response<B> {
+    let Some(error) = response.extensions().get::<Error>() else {
+        return response;
+    };
+    let Some(mut other) = on_error.replace(error) else {
+        return response;
+    };
+    other.extensions_mut().insert(error.clone());
+    other
+}
+
+/// A request on its way. When it ends, in whatever manner, its session can no longer be changed.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    context: Arc<Context>,
+    lazy: LazySession,
+}
+
+impl OpenRequest {
+    pub(crate) fn new(context: Arc<Context>, lazy: LazySession) -> Self {
+        Self { context, lazy }
+    }
+
+    fn close(&self) -> Option<&Session> {
+        self.lazy.close()
+    }
+
+    fn seal<B>(&self, response: &mut Response<B>, notice: Notice) {
+        transport::write(response.headers_mut(), &self.context.config.cookie, &notice);
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        if let Some(session) = self.close() {
+            session.close();
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody, E> fmt::Debug for ResponseFuture<S, ReqBody, ResBody, E>
+where
+    S: Service<Request<ReqBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! HTTP sessions for [Tower](https://docs.rs/tower) and [axum](https://docs.rs/axum).
+//!
+//! HTTP forgets; a session remembers: who is signed in, a cart, preferences, the steps of a form. You
+//! hand your state in at the cloakroom and walk away with a ticket: the cookie.
+//!
+//! ```
+//! use axum::{Router, routing::post};
+//! use cloakroom::{MemoryStore, Session, SessionLayer};
+//!
+//! async fn visit(session: Session) -> cloakroom::Result<String> {
+//!     let n = session.update("visits", |n: &mut u64| {
+//!         *n += 1;
+//!         *n
+//!     })?;
+//!     Ok(format!("visit {n}"))
+//! }
+//!
+//! let app: Router = Router::new()
+//!     .route("/", post(visit))
+//!     .layer(SessionLayer::new(MemoryStore::new()));
+//! ```
+//!
+//! # How it works
+//!
+//! [`SessionLayer`] puts a [`LazySession`] into the extensions of every request. The extractor
+//! [`Session`] (or [`LazySession::load`]) reads the client's cookie and loads the session from the
+//! [store](store::SessionStore): one await. From then on everything is synchronous: `get`, `insert`,
+//! `update`, `sign_in`, `destroy` … record what is to change. When the handler's response is ready,
+//! the changes are stored in one step, and only then does the response leave, with a cookie if the
+//! client needs one. A handler that does not ask for the session costs no store call and no parsing.
+//!
+//! # Guarantees
+//!
+//! * **No lost update.** Every write is a compare-and-swap on the session's version. If a parallel
+//!   request was faster, the recorded changes are done again on its data: different keys never
+//!   disturb each other, and 64 parallel [`Session::update`]s of one counter count to 64.
+//! * **A logout sticks.** A write never creates a session, so a slow request that ends after
+//!   [`Session::destroy`] changes nothing and gets no cookie.
+//! * **Renewal is one step.** [`Session::sign_in`] and [`Session::renew`] replace the token by one
+//!   compare-and-swap on one record; nothing can be lost half-way, and requests in flight with the
+//!   old token write nothing into the signed-in session.
+//! * **Only digests at rest.** The store holds SHA-256 of the token's secret, bound to the session's
+//!   id and the cookie's name. Who reads the store cannot make a cookie of what it holds.
+//! * **A store that is down is a 503.** The client keeps its cookie, and nothing is announced that was
+//!   not stored.
+//!
+//! What a response says and stores, by what the handler did:
+//!
+//! | After the handler | Store | Response |
+//! |---|---|---|
+//! | session never asked for | – | unchanged |
+//! | nothing changed | –, or `touch` once the end has moved by a tenth of the idle timeout | `Vary: Cookie` |
+//! | changed | `update`, or `create` for a new session that has a value | `Vary`; cookie if new, or if persistent |
+//! | [`renew`](Session::renew), [`sign_in`](Session::sign_in), periodic renewal | `update` with a new secret (`sign_in` creates if need be) | cookie |
+//! | [`destroy`](Session::destroy) | `delete` | removal cookie |
+//! | ended or renewed elsewhere meanwhile | –, changes dropped | no cookie |
+//! | response is 5xx | changes of values dropped; `destroy`, `renew`, `sign_in` carried out | as above |
+//! | store failed | – | the error response: 503 |
+//!
+//! A cookie always comes with `Cache-Control: no-store`.
+//!
+//! # What it does not do
+//!
+//! It checks no passwords and no CSRF; for the latter put tower-http's `CsrfLayer` beside it, as
+//! `examples/shopping_cart` does. It keeps no session in the cookie itself.
+//!
+//! # Features
+//!
+//! | Feature | Default | Gives |
+//! |---|---|---|
+//! | `axum` | yes | extractors and rejections, on `axum-core` alone |
+//! | `memory` | yes | [`MemoryStore`] |
+//! | `test-util` | no | the store conformance suite, a store that fails on demand, a clock to move |
+//!
+//! # Log
+//!
+//! Events go to `tracing` under the target `cloakroom`: a damaged record or a failed store at
+//! `error`, dropped changes of a renewed token and ambiguous cookies at `warn`, ended sessions at
+//! `info`, refused tokens at `debug`. Tokens, digests and values are in none of them.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// In the library alone; tests and examples may.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)
+)]
+
+#[cfg(feature = "axum")]
+mod axum;
+mod changes;
+mod clock;
+mod commit;
+mod config;
+mod context;
+mod cookie;
+mod data;
+mod entropy;
+mod error;
+mod expiry;
+mod future;
+mod id;
+mod layer;
+mod queue;
+mod record;
+mod response;
+mod service;
+mod session;
+pub mod store;
+mod token;
+mod transport;
+mod typed;
+
+#[cfg(feature = "axum")]
+pub use self::axum::SessionRejection;
+pub use self::config::{ConfigError, OnConflict};
+pub use self::cookie::SameSite;
+pub use self::error::{Error, Result};
+pub use self::future::ResponseFuture;
+pub use self::id::{InvalidSessionId, SessionId};
+pub use self::layer::{SessionLayer, SessionLayerBuilder};
+pub use self::response::{DefaultErrorResponse, ErrorResponse};
+pub use self::service::SessionService;
+pub use self::session::{LazySession, Session};
+#[cfg(feature = "memory")]
+pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
+pub use self::typed::{SessionValue, Typed};
+
+/// Means for testing an application or a store (feature `test-util`).
+#[cfg(feature = "test-util")]
+pub mod test_util {
+    pub use crate::clock::TestClock;
+    pub use crate::store::fault::{Fault, FaultStore, Operation, Pause};
+
+    /// An empty session of a client without one, for testing code that takes a
+    /// [`Session`](crate::Session).
+    ///
+    /// ```
+    /// let session = cloakroom::test_util::session();
+    /// session.sign_in("ada")?;
+    /// assert_eq!(session.owner().as_deref(), Some("ada"));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    #[cfg(feature = "memory")]
+    #[must_use]
+    pub fn session() -> crate::session::Session {
+        crate::layer::SessionLayer::new(crate::store::memory::MemoryStore::new()).empty_session()
+    }
+}
+
+/// Ways in for the fuzz targets in `fuzz/`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// How many tokens a `Cookie` header carries.
+    pub fn cookie_header(lines: &[&[u8]], name: &str) -> usize {
+        crate::cookie::Candidates::read(lines.iter().copied(), name)
+            .iter()
+            .count()
+    }
+
+    /// A session's data, encoded again if it decodes.
+    pub fn data(bytes: &[u8]) -> Option<std::sync::Arc<[u8]>> {
+        crate::data::Data::parse(bytes.into())
+            .ok()
+            .map(|data| data.encode())
+    }
+}
+
+#[cfg(all(doctest, feature = "axum", feature = "memory"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,873 @@
+//! What handlers touch. Knows the client's token, and nothing else of HTTP.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+
+use crate::changes::{Change, Changes};
+use crate::clock::Timestamp;
+use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
+use crate::config::OnConflict;
+use crate::context::Context;
+use crate::data::{self, Data, Json, Key};
+use crate::error::{Error, Result};
+use crate::expiry::ExpiryPolicy;
+use crate::id::SessionId;
+use crate::token::Token;
+use crate::transport::{Carried, Notice};
+
+/// A session that is loaded when somebody asks for it.
+///
+/// The layer puts one into the extensions of every request. Until [`load`](Self::load) is called
+/// nothing is parsed and the store is not asked. Clones are cheap and share the session.
+///
+/// With axum, take [`Session`] in the handler instead: its extractor does this. In a plain Tower
+/// service:
+///
+/// ```
+/// use cloakroom::{LazySession, MemoryStore, SessionLayer};
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// async fn visit(request: Request<String>) -> cloakroom::Result<Response<String>> {
+///     let lazy = request.extensions().get::<LazySession>().expect("the layer is there");
+///     let session = lazy.load().await?;
+///     let n = session.update("visits", |n: &mut u64| {
+///         *n += 1;
+///         *n
+///     })?;
+///     Ok(Response::new(format!("visit {n}")))
+/// }
+///
+/// let service = ServiceBuilder::new()
+///     .layer(SessionLayer::new(MemoryStore::new()))
+///     .service_fn(visit);
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.body(), "visit 1");
+/// assert!(response.headers().contains_key("set-cookie"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct LazySession(Arc<Pending>);
+
+struct Pending {
+    context: Arc<Context>,
+    carried: Carried,
+    loaded: OnceCell<Session>,
+    /// Somebody asked, so the response depends on the session.
+    asked: AtomicBool,
+    /// The response is ready: what is loaded from now on can only be read.
+    closed: AtomicBool,
+}
+
+impl LazySession {
+    pub(crate) fn new(context: Arc<Context>, carried: Carried) -> Self {
+        Self(Arc::new(Pending {
+            context,
+            carried,
+            loaded: OnceCell::new(),
+            asked: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Loads the session: one call of the store however many ask; none if the client has no
+    /// well-formed token.
+    ///
+    /// A client without a live session gets an empty one, which is stored once it has a value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_store`] if the store fails or does not answer in time; the next call tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn load(&self) -> Result<Session> {
+        let Pending {
+            context,
+            carried,
+            loaded,
+            asked,
+            closed,
+        } = &*self.0;
+        asked.store(true, Ordering::SeqCst);
+        let session = loaded
+            .get_or_try_init(|| Session::load(context, carried))
+            .await?;
+        // In this order: `close` sets the flag first and looks for the session then, so that one of
+        // the two sees the other.
+        if closed.load(Ordering::SeqCst) {
+            session.close();
+        }
+        Ok(session.clone())
+    }
+
+    /// Whether anybody asked for the session.
+    pub(crate) fn asked(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// Ends the request; the session, if it was loaded.
+    pub(crate) fn close(&self) -> Option<&Session> {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.loaded.get()
+    }
+}
+
+impl fmt::Debug for LazySession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazySession")
+            .field("loaded", &self.0.loaded.get())
+            .finish()
+    }
+}
+
+/// A client's session: values by key, and who the client is.
+///
+/// Everything but [`save`](Self::save) and [`reopen`](Self::reopen) is synchronous. Changes are
+/// recorded, and stored when the handler's response is ready; see [the guarantees](crate#guarantees).
+/// Clones are cheap, and all of them see the same data.
+///
+/// Keys are text, values anything that serde can turn into JSON and back.
+///
+/// ```
+/// # let session = cloakroom::test_util::session();
+/// session.insert("theme", "dark")?;
+/// assert_eq!(session.get::<String>("theme")?.as_deref(), Some("dark"));
+///
+/// let n = session.update("visits", |n: &mut u32| {
+///     *n += 1;
+///     *n
+/// })?;
+/// assert_eq!(n, 1);
+///
+/// assert_eq!(session.take::<String>("theme")?.as_deref(), Some("dark"));
+/// assert_eq!(session.keys(), ["visits"]);
+/// # Ok::<(), cloakroom::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    context: Arc<Context>,
+    /// Opened by `reopen`: there is no response that could carry a cookie.
+    reopened: bool,
+    /// Held by whoever is writing this session to the store.
+    writing: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What is stored and what is to be done; its changes are applied to `data` already.
+    draft: Draft,
+    data: Data,
+    /// Counts the changes of `data`.
+    edits: u64,
+    is_new: bool,
+    notice: Notice,
+    closed: bool,
+}
+
+impl State {
+    fn edit(&mut self, change: Change) {
+        match &change {
+            Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
+            Change::Remove(key) => {
+                self.data.remove(key);
+            }
+            Change::Clear => self.data.clear(),
+            // `update` sets the value that its closure made.
+            Change::Update(..) => {}
+        }
+        self.edits += 1;
+        self.draft.changes.push(change);
+    }
+
+    /// Forgets values and changes without recording that.
+    fn reset(&mut self) {
+        self.data.clear();
+        self.draft.changes.clear();
+        self.edits += 1;
+    }
+
+    fn owner(&self) -> Option<&Arc<str>> {
+        let stored = self
+            .draft
+            .stored
+            .as_ref()
+            .and_then(|stored| stored.record.owner.as_ref());
+        self.draft.actions.sign_in.as_ref().or(stored)
+    }
+}
+
+fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
+    data::written(|out| serde_json::to_writer(out, value))
+        .map_err(|error| Error::encode(key.clone(), error))
+}
+
+fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| Error::decode(key.to_owned().into(), error))
+}
+
+impl Session {
+    fn new(context: &Arc<Context>, stored: Option<(Stored, Data)>, reopened: bool) -> Self {
+        let (stored, values) = stored.unzip();
+        Self(Arc::new(Inner {
+            context: Arc::clone(context),
+            reopened,
+            writing: tokio::sync::Mutex::default(),
+            state: Mutex::new(State {
+                is_new: stored.is_none(),
+                draft: Draft {
+                    stored,
+                    ..Draft::default()
+                },
+                data: values.unwrap_or_else(Data::new),
+                edits: 0,
+                notice: Notice::None,
+                closed: false,
+            }),
+        }))
+    }
+
+    #[cfg(all(feature = "test-util", feature = "memory"))]
+    pub(crate) fn empty(context: &Arc<Context>) -> Self {
+        Self::new(context, None, false)
+    }
+
+    /// Finds the session of a request: that of its one live token (S-30).
+    async fn load(context: &Arc<Context>, carried: &Carried) -> Result<Self> {
+        let candidates = carried.candidates(&context.config.cookie);
+        if candidates.overflow() {
+            tracing::warn!("request has too many session cookies; none is used");
+            return Ok(Self::new(context, None, false));
+        }
+        let mut found: Option<(Stored, Data)> = None;
+        for token in candidates.iter() {
+            let Some(next) = find(context, *token).await? else {
+                continue;
+            };
+            match &found {
+                Some((first, _)) if first.id() != next.0.id() => {
+                    tracing::warn!("request has cookies of two live sessions; none is used");
+                    return Ok(Self::new(context, None, false));
+                }
+                // A replaced token in its grace, besides the current one.
+                Some(_) if next.0.record.digest != next.0.digest => {}
+                _ => found = Some(next),
+            }
+        }
+        Ok(Self::new(context, found, false))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of the application runs while the lock is held, so a panic left it whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        if state.closed {
+            Err(Error::committed())
+        } else {
+            Ok(state)
+        }
+    }
+
+    /// The value of a key; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_decode`] if the value is not a `T`, for instance after a deployment that changed
+    /// the type. Other keys are not affected.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let mut state = self.state();
+        self.note_read(&mut state, key);
+        let Some(json) = state.data.get(key) else {
+            return Ok(None);
+        };
+        decode(key, json).map(Some)
+    }
+
+    fn note_read(&self, state: &mut State, key: &str) {
+        if self.0.context.config.on_conflict == OnConflict::Reject {
+            state.draft.changes.note_read(key);
+        }
+    }
+
+    /// Sets the value of a key. Setting the value it has is no change.
+    ///
+    /// Of parallel requests that set one key, the one that ends last decides it, whatever it read
+    /// before (or is refused, see [`OnConflict`]); to build on the value that is there, use
+    /// [`update`](Self::update).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_encode`] if the value does not serialize, [`Error::is_too_large`] if the data
+    /// would exceed [`max_size`](crate::SessionLayerBuilder::max_size), [`Error::is_committed`] once
+    /// the response is on its way. The session is then as it was.
+    pub fn insert(&self, key: impl Into<Cow<'static, str>>, value: impl Serialize) -> Result<()> {
+        let key = key.into();
+        let json = encode(&key, &value)?;
+        let mut state = self.open_state()?;
+        if state.data.get(&key) != Some(&*json) {
+            self.check_size(&state, &key, &json)?;
+            state.edit(Change::Set(key, json));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, state: &State, key: &str, json: &[u8]) -> Result<()> {
+        let size = state.data.encoded_len_with(key, json.len());
+        let config = &self.0.context.config;
+        if config.allows(size, state.data.encoded_len()) {
+            Ok(())
+        } else {
+            Err(Error::too_large(size, config.max_size))
+        }
+    }
+
+    /// Changes the value of a key and stores the result; an absent one starts as `T::default()`.
+    ///
+    /// This is how to count, append and toggle: when a parallel request has changed the session
+    /// meanwhile, the closure **runs again** on the newer value, so that no change is lost. It may
+    /// run more than once, on values the handler has not seen, and what it returns is taken from a
+    /// run on what this request sees. Let it do nothing but change the value.
+    ///
+    /// ```
+    /// # let session = cloakroom::test_util::session();
+    /// let items = session.update("cart", |cart: &mut Vec<String>| {
+    ///     cart.push("umbrella".to_owned());
+    ///     cart.len()
+    /// })?;
+    /// assert_eq!(items, 1);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`insert`](Self::insert); the session is then as it was.
+    pub fn update<T, R>(
+        &self,
+        key: impl Into<Cow<'static, str>>,
+        mut change: impl FnMut(&mut T) -> R + Send + 'static,
+    ) -> Result<R>
+    where
+        T: Default + Serialize + DeserializeOwned,
+    {
+        let key = key.into();
+        loop {
+            let (edits, mut value) = {
+                let state = self.open_state()?;
+                let value = state.data.get(&key).map(|json| decode::<T>(&key, json));
+                (state.edits, value.transpose()?.unwrap_or_default())
+            };
+            // Without the lock, so that the closure may use the session.
+            let result = change(&mut value);
+            let json = encode(&key, &value)?;
+            let mut state = self.open_state()?;
+            if state.edits != edits {
+                continue;
+            }
+            if state.data.get(&key) == Some(&*json) {
+                return Ok(result);
+            }
+            self.check_size(&state, &key, &json)?;
+            if state.draft.changes.decides(&key) {
+                state.edit(Change::Set(key, json));
+            } else {
+                state.data.set(key.clone(), json);
+                let again = move |key: &Key, json: Option<&[u8]>| {
+                    let value = json.map(|json| decode::<T>(key, json));
+                    let mut value = value.transpose()?.unwrap_or_default();
+                    change(&mut value);
+                    encode(key, &value)
+                };
+                state.edit(Change::Update(key, Box::new(again)));
+            }
+            return Ok(result);
+        }
+    }
+
+    /// Removes a key and returns its value: for what is shown once.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
+    pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let mut state = self.open_state()?;
+        self.note_read(&mut state, key);
+        let Some(json) = state.data.get(key) else {
+            return Ok(None);
+        };
+        let value = decode(key, json)?;
+        state.edit(Change::Remove(key.to_owned().into()));
+        Ok(Some(value))
+    }
+
+    /// Removes a key; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_committed`] once the response is on its way.
+    pub fn remove(&self, key: &str) -> Result<bool> {
+        let mut state = self.open_state()?;
+        let there = state.data.get(key).is_some();
+        if there {
+            state.edit(Change::Remove(key.to_owned().into()));
+        }
+        Ok(there)
+    }
+
+    /// Removes all keys. The session itself goes on, with its owner; to end it, use
+    /// [`destroy`](Self::destroy).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_committed`] once the response is on its way.
+    pub fn clear(&self) -> Result<()> {
+        let mut state = self.open_state()?;
+        if state.data.len() > 0 {
+            state.edit(Change::Clear);
+        }
+        Ok(())
+    }
+
+    /// Whether a key has a value.
+    #[must_use]
+    pub fn contains(&self, key: &str) -> bool {
+        let mut state = self.state();
+        self.note_read(&mut state, key);
+        state.data.get(key).is_some()
+    }
+
+    /// The keys that have values, in order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.state().data.keys().map(Cow::into_owned).collect()
+    }
+
+    /// How many keys have values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state().data.len()
+    }
+
+    /// Whether no key has a value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The session's public name; `None` until it is stored for the first time.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.state().draft.stored.as_ref().map(Stored::id)
+    }
+
+    /// Whether the client came without this session: it had none, or an earlier one was destroyed.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.state().is_new
+    }
+
+    /// When the session was first stored; `None` if it is not stored yet.
+    #[must_use]
+    pub fn created_at(&self) -> Option<SystemTime> {
+        self.stored(|stored| stored.record.created.into())
+    }
+
+    /// When the session ends if it is not used again; `None` if it is not stored yet.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.stored(|stored| stored.record.expires.into())
+    }
+
+    fn stored<T>(&self, get: impl FnOnce(&Stored) -> T) -> Option<T> {
+        self.state().draft.stored.as_ref().map(get)
+    }
+
+    /// Who is signed in: what was given to [`sign_in`](Self::sign_in).
+    ///
+    /// ```
+    /// # let session = cloakroom::test_util::session();
+    /// assert_eq!(session.owner(), None);
+    /// session.sign_in("ada")?;
+    /// assert_eq!(session.owner().as_deref(), Some("ada"));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    #[must_use]
+    pub fn owner(&self) -> Option<Arc<str>> {
+        self.state().owner().cloned()
+    }
+
+    /// When the owner last signed in; `None` for an anonymous session.
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        let state = self.state();
+        if state.draft.actions.sign_in.is_some() {
+            return Some(self.0.context.now().into());
+        }
+        state
+            .draft
+            .stored
+            .as_ref()?
+            .record
+            .authenticated
+            .map(SystemTime::from)
+    }
+
+    /// Gives the client a new token; the old one is dead at once, also for requests in flight.
+    ///
+    /// Call it when what the session may do changes: a role, a password, the start or end of acting
+    /// for somebody else (OWASP Session Management, "Renew the Session ID After Any Privilege Level
+    /// Change"). Values, id and age stay. A client without a session gets none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_committed`] once the response is on its way, and on a
+    /// [reopened](Self::reopen) session.
+    pub fn renew(&self) -> Result<()> {
+        let mut state = self.state_for_cookie()?;
+        state.draft.actions.renew = true;
+        Ok(())
+    }
+
+    /// The state, for operations that need a cookie to take effect.
+    fn state_for_cookie(&self) -> Result<MutexGuard<'_, State>> {
+        if self.0.reopened {
+            Err(Error::committed())
+        } else {
+            self.open_state()
+        }
+    }
+
+    /// Makes the session that of `owner`, the application's user id (1 to 255 bytes), who has just
+    /// proved who they are; the client gets a new token and the old one is dead at once.
+    ///
+    /// There is no other way to set an owner, so an attacker's token can never become a signed-in
+    /// one (ASVS 7.2.4). Call it at re-authentication as well (7.5.3): it notes the time and starts
+    /// the absolute timeout anew. Values stay, such as a guest's cart, unless they belong to
+    /// *another* owner; those are dropped.
+    ///
+    /// ```
+    /// # let session = cloakroom::test_util::session();
+    /// session.insert("cart", ["umbrella"])?;
+    /// session.sign_in("ada")?;
+    /// assert!(session.contains("cart"));
+    /// session.sign_in("grace")?;
+    /// assert!(!session.contains("cart"));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid`] for an owner that is empty or longer than 255 bytes,
+    /// [`Error::is_committed`] as for [`renew`](Self::renew).
+    pub fn sign_in(&self, owner: impl Into<String>) -> Result<()> {
+        let owner: Arc<str> = owner.into().into();
+        if !(1..=255).contains(&owner.len()) {
+            return Err(Error::invalid("an owner has 1 to 255 bytes"));
+        }
+        let mut state = self.state_for_cookie()?;
+        if state.owner().is_some_and(|before| *before != owner) {
+            state.reset();
+            state.draft.actions.forget_values = true;
+        }
+        state.draft.actions.sign_in = Some(owner);
+        Ok(())
+    }
+
+    /// Ends the session, as for a sign-out: it is deleted from the store, whatever status the
+    /// response has, and the client drops its cookie.
+    ///
+    /// Requests in flight cannot bring it back. What is set after this goes into a new session
+    /// under a new id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_committed`] once the response is on its way.
+    pub fn destroy(&self) -> Result<()> {
+        let mut state = self.open_state()?;
+        state.reset();
+        let ended = state.draft.stored.take().map(|stored| stored.id());
+        let destroy = ended.or(state.draft.actions.destroy);
+        state.draft.actions = Actions {
+            destroy,
+            ..Actions::default()
+        };
+        state.is_new = true;
+        Ok(())
+    }
+
+    /// Keeps the session for `time` (at least a millisecond) instead of the layer's timeouts, and its
+    /// cookie beyond the end of the browser: "keep me signed in".
+    ///
+    /// `time` is both the idle and the absolute limit, is stored with the session, and counts from
+    /// the last [`sign_in`](Self::sign_in), or else from the session's creation. Browsers keep no
+    /// cookie longer than 400 days.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid`] for less than a millisecond, [`Error::is_committed`] as for
+    /// [`renew`](Self::renew).
+    pub fn remember(&self, time: Duration) -> Result<()> {
+        if time < Duration::from_millis(1) {
+            return Err(Error::invalid(
+                "a session is remembered for at least a millisecond",
+            ));
+        }
+        let mut state = self.state_for_cookie()?;
+        // As it will be stored, in whole milliseconds.
+        let time = Timestamp::from_millis(0).saturating_add(time);
+        let time = time.saturating_since(Timestamp::from_millis(0));
+        state.draft.actions.remember = Some(ExpiryPolicy::new(time, time));
+        Ok(())
+    }
+
+    /// Makes the changes so far durable now, instead of when the response is ready.
+    ///
+    /// A client whose session this creates or renews gets its cookie with the response.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_store`] if the store fails or does not answer in time; whether the changes are
+    /// stored is then unknown. [`Error::is_gone`] and [`Error::is_superseded`] if the session ended
+    /// or was renewed meanwhile: the changes are dropped. [`Error::is_conflict`],
+    /// [`Error::is_too_large`] and [`Error::is_decode`] if they do not fit what a parallel request
+    /// has stored. [`Error::is_committed`] once the response is on its way.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, and after an error other than gone or superseded, the changes stay
+    /// pending: they are tried again with the next `save` or when the response is ready. If they did
+    /// reach the store, an [`update`](Self::update) then counts twice.
+    pub async fn save(&self) -> Result<()> {
+        let _writing = self.0.writing.lock().await;
+        let lease = {
+            let mut state = self.open_state()?;
+            Lease::take(self, &mut state)
+        };
+        let outcome = lease.commit(Occasion::Save).await?;
+        match outcome {
+            Outcome::Gone => Err(Error::gone()),
+            Outcome::Superseded => Err(Error::superseded()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the session again for a task that outlives the response: a stream, a WebSocket, a job.
+    ///
+    /// The handle is loaded afresh and has changes of its own, which only its
+    /// [`save`](Self::save) stores; each `save` builds on what other requests have stored meanwhile.
+    /// It cannot [`renew`](Self::renew), [`sign_in`](Self::sign_in) or
+    /// [`remember`](Self::remember), since there is no response for the cookie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_gone`] if the session has never been stored, has ended, or was renewed by another
+    /// request; [`Error::is_store`] if the store fails or does not answer in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn reopen(&self) -> Result<Self> {
+        let context = &self.0.context;
+        let token = self.stored(|stored| stored.token).ok_or_else(Error::gone)?;
+        let found = find(context, token).await?.ok_or_else(Error::gone)?;
+        Ok(Self::new(context, Some(found), true))
+    }
+
+    /// From now on the session can only be read.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    /// Commits what the handler did, and closes the session. The store is asked only if need be.
+    pub(crate) fn finish(&self, occasion: Occasion) -> Finish {
+        if let Ok(_writing) = self.0.writing.try_lock() {
+            let mut state = self.state();
+            state.closed = true;
+            state.prepare(occasion);
+            let situation =
+                state
+                    .draft
+                    .situation(&self.0.context.config, occasion, self.0.context.now());
+            if commit::plan(situation) == Plan::Nothing {
+                return Finish::Done(state.notice);
+            }
+        }
+        let session = self.clone();
+        Finish::Commit(Box::pin(async move { session.commit(occasion).await }))
+    }
+
+    async fn commit(&self, occasion: Occasion) -> Committed {
+        let _writing = self.0.writing.lock().await;
+        let lease = {
+            let mut state = self.state();
+            state.closed = true;
+            state.prepare(occasion);
+            Lease::take(self, &mut state)
+        };
+        let error = lease.commit(occasion).await.err();
+        Committed {
+            notice: self.state().notice,
+            error,
+        }
+    }
+}
+
+/// What a commit leaves to be said to the client.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) notice: Notice,
+    pub(crate) error: Option<Error>,
+}
+
+/// How a session is finished.
+pub(crate) enum Finish {
+    Done(Notice),
+    Commit(Pin<Box<dyn Future<Output = Committed> + Send>>),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Session")
+            .field("id", &state.draft.stored.as_ref().map(Stored::id))
+            .field("owner", &state.owner())
+            .field("len", &state.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Encodes the values for writing, if there are changes that count.
+    fn prepare(&mut self, occasion: Occasion) {
+        if occasion == Occasion::FailedResponse {
+            self.draft.drop_changes();
+        } else if !self.draft.changes.is_empty() && self.draft.content.is_none() {
+            self.draft.content = Some(self.data.encode());
+        }
+    }
+}
+
+/// Looks up the live session that a token opens.
+async fn find(context: &Context, token: Token) -> Result<Option<(Stored, Data)>> {
+    let now = context.now();
+    let id = token.id();
+    let load = async { Context::unless_corrupt(context.store.load(id, now).await) };
+    let Some(record) = context.deadline(load).await? else {
+        return Ok(None);
+    };
+    let digest = token.digest(&context.config.namespace);
+    // Checked here whatever the store did, so that its mistakes cannot open a session (S-47).
+    if !record.accepts(digest, now) || !record.is_live(context.config.policy, now) {
+        tracing::debug!(session = %id, "token is not accepted");
+        return Ok(None);
+    }
+    match Data::parse(Arc::clone(&record.data)) {
+        Ok(data) => Ok(Some((
+            Stored {
+                record,
+                token,
+                digest,
+            },
+            data,
+        ))),
+        Err(error) => {
+            tracing::error!(session = %id, %error, "stored session is damaged");
+            Ok(None)
+        }
+    }
+}
+
+/// Pending work, taken out of a session to be written. If it is not written, it goes back.
+struct Lease<'a> {
+    session: &'a Session,
+    draft: Draft,
+}
+
+impl<'a> Lease<'a> {
+    fn take(session: &'a Session, state: &mut State) -> Self {
+        state.prepare(Occasion::Save);
+        let draft = Draft {
+            stored: state.draft.stored.clone(),
+            content: state.draft.content.take(),
+            changes: mem::take(&mut state.draft.changes),
+            actions: mem::take(&mut state.draft.actions),
+            rebased: false,
+        };
+        Self { session, draft }
+    }
+
+    async fn commit(mut self, occasion: Occasion) -> Result<Outcome> {
+        let context = &self.session.0.context;
+        let outcome = commit::run(context, &mut self.draft, occasion).await?;
+        self.settle(outcome);
+        Ok(outcome)
+    }
+
+    /// Makes the session show what is stored now, and on top of it what came in meanwhile.
+    fn settle(&mut self, outcome: Outcome) {
+        let session = self.session;
+        let context = &session.0.context;
+        let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
+        let draft = mem::take(&mut self.draft);
+        let mut state = session.state();
+        let current = draft.current(&context.config);
+        state.notice = commit::notice(outcome, state.notice, current, context.now());
+        state.draft.stored = draft.stored;
+        if !draft.rebased && !dropped {
+            return;
+        }
+        let stored = state
+            .draft
+            .stored
+            .as_ref()
+            .map(|stored| Arc::clone(&stored.record.data));
+        // What was just written or loaded parses.
+        let Some(Ok(mut data)) = stored.map(Data::parse) else {
+            return;
+        };
+        let mut redone = Changes::default();
+        loop {
+            let mut later = mem::take(&mut state.draft.changes);
+            if later.is_empty() {
+                break;
+            }
+            // Closures of the application run without the lock.
+            drop(state);
+            if later.replay(&mut data).is_ok() {
+                redone.extend(later);
+            }
+            state = session.state();
+        }
+        state.data = data;
+        state.edits += 1;
+        state.draft.changes = redone;
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut state = self.session.state();
+        let later = mem::replace(&mut state.draft.changes, mem::take(&mut self.draft.changes));
+        state.draft.changes.extend(later);
+        let later = mem::replace(&mut state.draft.actions, mem::take(&mut self.draft.actions));
+        let earlier = mem::take(&mut state.draft.actions);
+        state.draft.actions = earlier.then(later);
+    }
+}

@@ -1,0 +1,1305 @@
+//! The suite that every store passes: one function for each rule of [`SessionStore`].
+//!
+//! [`conformance_tests!`](crate::conformance_tests) makes a test of each:
+//!
+//! ```
+//! # // An item of a test file, like here; there it needs no `fn main`.
+//! use cloakroom::MemoryStore;
+//!
+//! cloakroom::conformance_tests!(memory, async { MemoryStore::new() });
+//! # fn main() {}
+//! ```
+//!
+//! ```text
+//! test memory::create_stores_the_record ... ok
+//! test memory::create_never_overwrites ... ok
+//! …
+//! ```
+//!
+//! A function takes the store by value; give it a clone or an `Arc` to keep the store. It panics if
+//! the store breaks its rule, and quotes it. To have races that are real, run it on a runtime with
+//! several threads. Ids and owners are made anew for each run, so any number of functions, processes
+//! and runs can share one server, and need not clean up; apart from what
+//! [`delete_expired_is_bounded`] removes (records that ended before the year 2001), a function leaves
+//! all records alone that it did not make. Records are dated around the system's time or long before,
+//! never so that they would end while a test runs: it does no harm if a store drops them by its own
+//! clock.
+//!
+//! ```
+//! use cloakroom::MemoryStore;
+//! use cloakroom::store::conformance;
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! let store = MemoryStore::new();
+//! conformance::touch_only_extends(store.clone()).await;
+//! # }
+//! ```
+
+use std::error::Error;
+use std::fmt;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Barrier;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::expiry::ExpiryPolicy;
+use crate::id::SessionId;
+use crate::record::{Previous, Record, Version};
+use crate::store::contract::{Create, SessionStore, Update};
+use crate::token::Digest;
+
+/// Makes a module with one test for each rule of [`SessionStore`](crate::store::SessionStore).
+///
+/// The first argument names the module; the second is an expression for a future of a store, which
+/// each test evaluates anew. It sees what is in scope around the macro. The crate that uses it needs
+/// tokio with the features `macros` and `rt-multi-thread` among its (dev-)dependencies.
+///
+/// See [`store::conformance`](crate::store::conformance).
+#[macro_export]
+macro_rules! conformance_tests {
+    (@each $then:ident $($argument:tt)*) => {
+        $crate::conformance_tests! {
+            @$then $($argument)*:
+            create_stores_the_record
+            create_never_overwrites
+            load_of_an_unknown_id_is_none
+            expired_is_absent
+            update_swaps_only_the_expected_version
+            update_conflict_returns_the_current_record
+            update_never_creates
+            concurrent_updates_lose_nothing
+            touch_only_extends
+            touch_keeps_everything_else
+            touch_never_creates
+            delete_removes_for_good
+            delete_expired_is_bounded
+            list_by_owner_shows_live_sessions
+            delete_by_owner_spares_only_the_kept
+            data_is_opaque
+        }
+    };
+    (@tests $store:tt: $($rule:ident)*) => {
+        $(
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn $rule() {
+                $crate::store::conformance::$rule($store.await).await;
+            }
+        )*
+    };
+    (@names: $($rule:ident)*) => {
+        [$(stringify!($rule)),*]
+    };
+    ($name:ident, $store:expr $(,)?) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::conformance_tests! { @each tests $store }
+        }
+    };
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Neighbours of this number are the same to a store that computes with floating-point numbers.
+const LARGE: u64 = 1 << 53;
+
+/// How many calls race, where calls race.
+const RACERS: usize = 16;
+
+/// How many times two calls race that can meet in few ways.
+const ROUNDS: usize = 32;
+
+/// Checks rule 1 of [`SessionStore`].
+pub async fn create_stores_the_record<S: SessionStore>(store: S) {
+    let rule = Rule::new("create_stores_the_record", store);
+    let now = now();
+    let long_ago = Timestamp::from_millis(0);
+    let longest = Duration::from_millis(u64::MAX);
+    let extreme = Record {
+        version: Version::new(LARGE + 1),
+        previous: Some(Previous::new(digest(), Timestamp::MAX)),
+        authenticated: Some(long_ago),
+        expires: Timestamp::MAX,
+        policy: Some(ExpiryPolicy::new(Duration::ZERO, longest)),
+        ..record(long_ago)
+    };
+    let records = [record(now), full(now), extreme].map(|record| (session_id(), record));
+
+    for (id, record) in &records {
+        let created = rule.create(*id, record, now).await;
+        rule.check(
+            created == Create::Done,
+            "`create` with a new id answers `Taken`",
+        );
+    }
+    for (id, record) in &records {
+        rule.stored(*id, record, now, "after `create`").await;
+    }
+}
+
+/// Checks rule 2 of [`SessionStore`].
+pub async fn create_never_overwrites<S: SessionStore>(store: S) {
+    let rule = Rule::new("create_never_overwrites", store);
+    let now = now();
+    let (id, first, second) = (session_id(), full(now), full(now));
+    rule.have(id, &first, now).await;
+    let created = rule.create(id, &second, now).await;
+    rule.check(
+        created == Create::Taken,
+        "`create` with the id of a live record answers `Done`",
+    );
+    rule.stored(id, &first, now, "after a `create` that was refused")
+        .await;
+    rule.listed(&second, &[], now, "of a record that was refused")
+        .await;
+
+    let id = session_id();
+    let done = together((0..RACERS).map(|_| {
+        let (rule, record) = (rule.clone(), full(now));
+        async move {
+            let created = rule.create(id, &record, now).await;
+            (created == Create::Done).then_some(record)
+        }
+    }));
+    let done: Vec<_> = done.await.into_iter().flatten().collect();
+    let [winner] = &done[..] else {
+        rule.broken(format_args!(
+            "of {RACERS} parallel `create`s {} are done",
+            done.len()
+        ));
+    };
+    rule.stored(id, winner, now, "after parallel `create`s")
+        .await;
+}
+
+/// Checks rule 3 of [`SessionStore`].
+pub async fn load_of_an_unknown_id_is_none<S: SessionStore>(store: S) {
+    let rule = Rule::new("load_of_an_unknown_id_is_none", store);
+    let now = now();
+    rule.absent(session_id(), now, "in a store that never had it")
+        .await;
+    let mut id = *rule.new_session(&record(now), now).await.as_bytes();
+    id[15] ^= 1;
+    rule.absent(
+        SessionId::from_bytes(id),
+        now,
+        "beside a record whose id differs in one bit",
+    )
+    .await;
+}
+
+/// Checks rule 4 of [`SessionStore`].
+pub async fn expired_is_absent<S: SessionStore>(store: S) {
+    let rule = Rule::new("expired_is_absent", store);
+    let present = now();
+    // By the caller's clock alone, to the millisecond, and by the store's own clock as well.
+    let by_caller = (
+        present,
+        after(present, 10 * MINUTE),
+        after(present, 10 * MINUTE),
+    );
+    let by_both = (
+        before(present, 20 * MINUTE),
+        before(present, 10 * MINUTE),
+        present,
+    );
+    for (created, expires, now) in [by_caller, by_both] {
+        let ending = || Record {
+            expires,
+            ..full(created)
+        };
+        let gone = "once it has expired";
+
+        let id = rule.new_session(&ending(), created).await;
+        rule.absent(id, now, gone).await;
+
+        let (id, next) = (rule.new_session(&ending(), created).await, full(now));
+        let updated = rule.update(id, &next, Version::FIRST, now).await;
+        rule.check(
+            updated == Update::Gone,
+            "`update` of an expired record is not `Gone`",
+        );
+        rule.absent(id, now, "after an `update` that came too late")
+            .await;
+
+        let id = rule.new_session(&ending(), created).await;
+        let touched = rule.touch(id, after(now, MINUTE), now).await;
+        rule.check(!touched, "`touch` of an expired record answers `true`");
+        rule.absent(id, now, "after a `touch` that came too late")
+            .await;
+
+        let old = ending();
+        rule.new_session(&old, created).await;
+        rule.listed(&old, &[], now, gone).await;
+
+        let (old, new) = (ending(), full(now));
+        let id = rule.new_session(&old, created).await;
+        let created = rule.create(id, &new, now).await;
+        rule.check(
+            created == Create::Done,
+            "an expired record stands in the way of a `create`",
+        );
+        rule.stored(id, &new, now, "in the place of an expired record")
+            .await;
+        rule.listed(
+            &old,
+            &[],
+            now,
+            "after another owner's record took its place",
+        )
+        .await;
+        rule.listed(&new, &[id], now, "in the place of an expired record")
+            .await;
+    }
+
+    let (created, expires, _) = by_caller;
+    let last = Record {
+        expires,
+        ..full(created)
+    };
+    let id = rule.new_session(&last, created).await;
+    let now = before(expires, Duration::from_millis(1));
+    rule.stored(id, &last, now, "in the last millisecond of its life")
+        .await;
+}
+
+/// Checks rule 5 of [`SessionStore`].
+pub async fn update_swaps_only_the_expected_version<S: SessionStore>(store: S) {
+    let rule = Rule::new("update_swaps_only_the_expected_version", store);
+    let now = now();
+    let version = |n: u64| Version::new(LARGE + n);
+    let first = Record {
+        version: version(0),
+        ..record(now)
+    };
+    let id = rule.new_session(&first, now).await;
+
+    let fuller = Record {
+        version: version(1),
+        ..full(now)
+    };
+    rule.swap(id, &fuller, version(0), now).await;
+    rule.stored(id, &fuller, now, "after an `update` that set all fields")
+        .await;
+
+    let updated = rule.update(id, &first, version(0), now).await;
+    rule.check(
+        updated != Update::Done,
+        "`update` of the version before is `Done`",
+    );
+    rule.stored(id, &fuller, now, "after an `update` of the version before")
+        .await;
+
+    let mut sparse = Record {
+        version: version(2),
+        ..record(now)
+    };
+    sparse.expires = after(now, 5 * MINUTE);
+    rule.swap(id, &sparse, version(1), now).await;
+    rule.stored(
+        id,
+        &sparse,
+        now,
+        "after an `update` that cleared fields and moved the end",
+    )
+    .await;
+}
+
+/// Checks rule 6 of [`SessionStore`].
+pub async fn update_conflict_returns_the_current_record<S: SessionStore>(store: S) {
+    let rule = Rule::new("update_conflict_returns_the_current_record", store);
+    let now = now();
+    let mut current = Record {
+        version: Version::new(LARGE + 1),
+        ..full(now)
+    };
+    let id = rule.new_session(&current, now).await;
+    let refused = |current: Record, when: &'static str| {
+        let rule = rule.clone();
+        async move {
+            for expected in [1, LARGE, LARGE + 2].map(Version::new) {
+                let new = Record {
+                    version: expected.next(),
+                    ..full(now)
+                };
+                match rule.update(id, &new, expected, now).await {
+                    Update::Conflict(carried) => rule.same(&carried, &current, when),
+                    _ => rule.broken("`update` of another version is not a `Conflict`"),
+                }
+                rule.stored(id, &current, now, when).await;
+                rule.listed(&new, &[], now, "of a record that was refused")
+                    .await;
+            }
+        }
+    };
+    refused(current.clone(), "in a conflict").await;
+
+    current.expires = after(current.expires, MINUTE);
+    rule.check(
+        rule.touch(id, current.expires, now).await,
+        "`touch` of a live record is `false`",
+    );
+    refused(current.clone(), "in a conflict after a `touch`").await;
+
+    let expected = current.version;
+    current = Record {
+        version: expected.next(),
+        ..record(now)
+    };
+    rule.swap(id, &current, expected, now).await;
+    let old = rule.update(id, &full(now), expected, now).await;
+    match old {
+        Update::Conflict(carried) => rule.same(&carried, &current, "in a conflict after an update"),
+        _ => rule.broken("`update` of the version before is not a `Conflict`"),
+    }
+}
+
+/// Checks rule 7 of [`SessionStore`].
+pub async fn update_never_creates<S: SessionStore>(store: S) {
+    let rule = Rule::new("update_never_creates", store);
+    let now = now();
+    let refused = async |id, when| {
+        let new = Record {
+            version: Version::FIRST.next(),
+            ..full(now)
+        };
+        for expected in [Version::FIRST, Version::FIRST.next(), Version::new(0)] {
+            let updated = rule.update(id, &new, expected, now).await;
+            rule.check(
+                updated == Update::Gone,
+                format_args!("`update` {when} is not `Gone`"),
+            );
+        }
+        rule.absent(id, now, &format!("after an `update` {when}"))
+            .await;
+        rule.listed(&new, &[], now, &format!("after an `update` {when}"))
+            .await;
+    };
+    refused(session_id(), "of an unknown id").await;
+    let id = rule.new_session(&full(now), now).await;
+    rule.delete(id).await;
+    refused(id, "of a deleted record").await;
+
+    // S-62: neither order of the two leaves anything behind.
+    for _ in 0..ROUNDS {
+        let id = rule.new_session(&full(now), now).await;
+        let new = Record {
+            version: Version::FIRST.next(),
+            ..full(now)
+        };
+        let (one, other, raced) = (rule.clone(), rule.clone(), new.clone());
+        let update = async move { one.update(id, &raced, Version::FIRST, now).await };
+        let delete = async move { other.delete(id).await };
+        race(update, delete).await;
+        rule.absent(id, now, "after an `update` and a `delete` at once")
+            .await;
+        rule.listed(&new, &[], now, "after an `update` and a `delete` at once")
+            .await;
+    }
+}
+
+/// Checks rule 8 of [`SessionStore`].
+pub async fn concurrent_updates_lose_nothing<S: SessionStore>(store: S) {
+    const INCREMENTS: usize = 4;
+    let rule = Rule::new("concurrent_updates_lose_nothing", store);
+    let now = now();
+
+    let id = rule.new_session(&full(now), now).await;
+    let done = together((0..RACERS).map(|_| {
+        let rule = rule.clone();
+        let new = Record {
+            version: Version::FIRST.next(),
+            ..full(now)
+        };
+        async move {
+            let updated = rule.update(id, &new, Version::FIRST, now).await;
+            (updated == Update::Done).then_some(new)
+        }
+    }));
+    let done: Vec<_> = done.await.into_iter().flatten().collect();
+    let [winner] = &done[..] else {
+        rule.broken(format_args!(
+            "of {RACERS} parallel `update`s {} are done",
+            done.len()
+        ));
+    };
+    rule.stored(id, winner, now, "after parallel `update`s")
+        .await;
+
+    // The length of the data counts the updates.
+    let first = Record {
+        data: Arc::from([]),
+        ..record(now)
+    };
+    let id = rule.new_session(&first, now).await;
+    together((0..RACERS).map(|_| {
+        let (rule, mut current) = (rule.clone(), first.clone());
+        async move {
+            let mut done = 0;
+            // Each conflict is another's success, so there are no more tries than successes.
+            for _ in 0..RACERS * INCREMENTS {
+                let mut next = current.clone();
+                next.version = current.version.next();
+                next.data = vec![b'+'; current.data.len() + 1].into();
+                match rule.update(id, &next, current.version, now).await {
+                    Update::Done => {
+                        done += 1;
+                        current = next;
+                    }
+                    Update::Conflict(newer) => current = newer,
+                    Update::Gone => rule.broken("an `update` in a race is `Gone`"),
+                }
+                if done == INCREMENTS {
+                    return;
+                }
+            }
+            rule.broken("an `update` meets more conflicts than there are other updates");
+        }
+    }))
+    .await;
+    let counted = rule.load(id, now).await.map(|record| record.data.len());
+    let expected = RACERS * INCREMENTS;
+    rule.check(
+        counted == Some(expected),
+        format_args!("{expected} increments of a counter, each done, come to {counted:?}"),
+    );
+}
+
+/// Checks rule 9 of [`SessionStore`].
+pub async fn touch_only_extends<S: SessionStore>(store: S) {
+    let rule = Rule::new("touch_only_extends", store);
+    let now = now();
+    let mut current = full(now);
+    let id = rule.new_session(&current, now).await;
+    let end = current.expires;
+    let moves = [
+        (after(end, Duration::from_millis(1)), "a millisecond later"),
+        (after(end, 10 * MINUTE), "later"),
+        (end, "earlier"),
+        (after(end, 10 * MINUTE), "to where it is"),
+        (before(now, MINUTE), "into the past"),
+        (Timestamp::MAX, "to the last moment"),
+    ];
+    for (expires, how) in moves {
+        let touched = rule.touch(id, expires, now).await;
+        rule.check(
+            touched,
+            format_args!("`touch` that moves the end {how} answers `false`"),
+        );
+        current.expires = current.expires.max(expires);
+        rule.stored(
+            id,
+            &current,
+            now,
+            &format!("after a `touch` that moves the end {how}"),
+        )
+        .await;
+    }
+}
+
+/// Checks rule 10 of [`SessionStore`].
+pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
+    let rule = Rule::new("touch_keeps_everything_else", store);
+    let now = now();
+    for mut current in [full(now), record(now)] {
+        let id = rule.new_session(&current, now).await;
+        current.expires = after(current.expires, MINUTE);
+        rule.touch(id, current.expires, now).await;
+        rule.stored(id, &current, now, "after a `touch`").await;
+
+        let next = Record {
+            version: current.version.next(),
+            ..full(now)
+        };
+        rule.swap(id, &next, current.version, now).await;
+    }
+    for _ in 0..ROUNDS {
+        let first = full(now);
+        let id = rule.new_session(&first, now).await;
+        let mut next = Record {
+            version: first.version.next(),
+            ..full(now)
+        };
+        let later = after(next.expires, MINUTE);
+        let (one, other, raced) = (rule.clone(), rule.clone(), next.clone());
+        let update = async move {
+            let updated = one.update(id, &raced, Version::FIRST, now).await;
+            one.check(
+                updated == Update::Done,
+                "a parallel `touch` disturbs an `update`",
+            );
+        };
+        let touch = async move {
+            let touched = other.touch(id, later, now).await;
+            other.check(touched, "a parallel `update` disturbs a `touch`");
+        };
+        race(update, touch).await;
+        // The update sets the end, too, so either may have had the last word on that.
+        let expires = rule.load(id, now).await.map(|record| record.expires);
+        if expires == Some(later) {
+            next.expires = later;
+        }
+        rule.stored(id, &next, now, "after an `update` and a `touch` at once")
+            .await;
+    }
+}
+
+/// Checks rule 11 of [`SessionStore`].
+pub async fn touch_never_creates<S: SessionStore>(store: S) {
+    let rule = Rule::new("touch_never_creates", store);
+    let now = now();
+    let refused = async |id, when| {
+        let touched = rule.touch(id, after(now, MINUTE), now).await;
+        rule.check(!touched, format_args!("`touch` {when} answers `true`"));
+        rule.absent(id, now, &format!("after a `touch` {when}"))
+            .await;
+    };
+    refused(session_id(), "of an unknown id").await;
+    let deleted = full(now);
+    let id = rule.new_session(&deleted, now).await;
+    rule.delete(id).await;
+    refused(id, "of a deleted record").await;
+    rule.listed(&deleted, &[], now, "after a `touch` of a deleted record")
+        .await;
+
+    // S-64: neither order of the two leaves anything behind.
+    for _ in 0..ROUNDS {
+        let record = full(now);
+        let id = rule.new_session(&record, now).await;
+        let (one, other) = (rule.clone(), rule.clone());
+        let touch = async move { one.touch(id, after(now, 60 * MINUTE), now).await };
+        let delete = async move { other.delete(id).await };
+        race(touch, delete).await;
+        rule.absent(id, now, "after a `touch` and a `delete` at once")
+            .await;
+        rule.listed(&record, &[], now, "after a `touch` and a `delete` at once")
+            .await;
+    }
+}
+
+/// Checks rule 12 of [`SessionStore`].
+pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
+    let rule = Rule::new("delete_removes_for_good", store);
+    let now = now();
+    let (record, other) = (full(now), full(now));
+    let id = rule.new_session(&record, now).await;
+    let other_id = rule.new_session(&other, now).await;
+    rule.check(
+        rule.delete(id).await,
+        "`delete` of a live record answers `false`",
+    );
+    rule.absent(id, now, "after its `delete`").await;
+    let updated = rule.update(id, &full(now), Version::FIRST, now).await;
+    rule.check(
+        updated == Update::Gone,
+        "`update` of a deleted record is not `Gone`",
+    );
+    let touched = rule.touch(id, after(now, MINUTE), now).await;
+    rule.check(!touched, "`touch` of a deleted record answers `true`");
+    rule.absent(id, now, "after its `delete`, an `update` and a `touch`")
+        .await;
+    rule.listed(&record, &[], now, "after its `delete`").await;
+    rule.check(!rule.delete(id).await, "a second `delete` answers `true`");
+    rule.check(
+        !rule.delete(session_id()).await,
+        "`delete` of an unknown id answers `true`",
+    );
+    rule.stored(other_id, &other, now, "after the `delete` of another")
+        .await;
+    rule.listed(&other, &[other_id], now, "after the `delete` of another")
+        .await;
+
+    // The caller's clock was set back after a store's clock saw the record expire.
+    let began = before(now, 20 * MINUTE);
+    let expired = Record {
+        expires: before(now, 10 * MINUTE),
+        ..full(began)
+    };
+    let id = rule.new_session(&expired, began).await;
+    rule.delete(id).await;
+    rule.absent(id, began, "at a time before it expired, after its `delete`")
+        .await;
+    rule.listed(
+        &expired,
+        &[],
+        began,
+        "at a time before it expired, after its `delete`",
+    )
+    .await;
+}
+
+/// Checks rule 13 of [`SessionStore`].
+///
+/// Removes the records that ended before some moment between 1970 and 2001, its own among them. Other
+/// sweepers of the same table can be at work meanwhile, this function in another process for one; so
+/// what looks wrong is tried again, and only what is wrong every time breaks the rule.
+pub async fn delete_expired_is_bounded<S: SessionStore>(store: S) {
+    let rule = Rule::new("delete_expired_is_bounded", store);
+    let mut outcome = Ok(());
+    for _ in 0..10 {
+        outcome = sweep(&rule).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    if let Err(what) = outcome {
+        rule.broken(what);
+    }
+}
+
+/// One try of [`delete_expired_is_bounded`].
+async fn sweep<S: SessionStore>(rule: &Rule<S>) -> Result<(), String> {
+    const EXPIRED: usize = 5;
+    let offset = Duration::from_millis(u64::from_be_bytes(random()) % 1_000_000_000_000);
+    let sweep = Timestamp::from_millis(1_000).saturating_add(offset);
+    let began = before(sweep, Duration::from_secs(1));
+    let is = |what: &str, got: usize, expected: usize| {
+        if got == expected {
+            Ok(())
+        } else {
+            Err(format!("{what} {got}, not {expected}"))
+        }
+    };
+    // Leftovers of runs that failed.
+    while rule.delete_expired(sweep, 1_000).await > 0 {}
+
+    let mut expired = Vec::new();
+    for age in 0..EXPIRED {
+        let age = Duration::from_millis(age.try_into().unwrap_or_default());
+        let record = Record {
+            expires: before(sweep, age),
+            ..record(began)
+        };
+        expired.push(rule.new_session(&record, began).await);
+    }
+    let last = Record {
+        expires: after(sweep, Duration::from_millis(1)),
+        ..record(began)
+    };
+    let last_id = rule.new_session(&last, began).await;
+    let live = Record {
+        expires: after(now(), 60 * MINUTE),
+        ..record(began)
+    };
+    let live_id = rule.new_session(&live, began).await;
+    // Whether a record was removed shows at a time when it would be live. A later one is not given to
+    // the store but for the sweep: it may remove what has expired whenever it hears the time.
+    let left = async || {
+        let mut left = 0;
+        for id in &expired {
+            left += usize::from(rule.load(*id, began).await.is_some());
+        }
+        left
+    };
+
+    if left().await == 0 {
+        // They vanished by themselves.
+        is(
+            "`delete_expired` without expired records removes",
+            rule.delete_expired(sweep, 9).await,
+            0,
+        )?;
+    } else {
+        is(
+            "of 5 expired records, before any was to be removed, there are",
+            left().await,
+            EXPIRED,
+        )?;
+        for (limit, removed, remaining) in [(0, 0, 5), (2, 2, 3), (2, 2, 1), (9, 1, 0), (9, 0, 0)] {
+            let answer = rule.delete_expired(sweep, limit).await;
+            let call = format!("`delete_expired` with the limit {limit}");
+            is(&format!("{call} says that it removed"), answer, removed)?;
+            is(
+                &format!("{call} leaves, of {EXPIRED} expired records,"),
+                left().await,
+                remaining,
+            )?;
+        }
+        let last_left = rule.load(last_id, began).await.is_some();
+        is(
+            "of records that expire a millisecond later there are",
+            last_left.into(),
+            1,
+        )?;
+    }
+    rule.stored(live_id, &live, began, "after `delete_expired`")
+        .await;
+    rule.delete(last_id).await;
+    Ok(())
+}
+
+/// Checks rule 14 of [`SessionStore`].
+pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
+    let rule = Rule::new("list_by_owner_shows_live_sessions", store);
+    let now = now();
+    let (ada, grace) = (full(now), full(now));
+    let of = |owner: &Record| Record {
+        owner: owner.owner.clone(),
+        ..full(now)
+    };
+    rule.listed(&ada, &[], now, "of an owner who never had one")
+        .await;
+
+    let one = rule.new_session(&ada, now).await;
+    let two = rule.new_session(&of(&ada), now).await;
+    let expired = Record {
+        expires: after(now, MINUTE),
+        ..of(&ada)
+    };
+    let expired_id = rule.new_session(&expired, now).await;
+    let anonymous = rule.new_session(&record(now), now).await;
+    let other = rule.new_session(&grace, now).await;
+    rule.listed(&ada, &[one, two, expired_id], now, "of three")
+        .await;
+    let now = expired.expires;
+    rule.listed(&ada, &[one, two], now, "when one of three has expired")
+        .await;
+    rule.listed(&grace, &[other], now, "of one").await;
+
+    let change = async |id, new: Record| {
+        let mut current = rule.load(id, now).await;
+        let expected = current
+            .take()
+            .map_or(Version::FIRST, |current| current.version);
+        let new = Record {
+            version: expected.next(),
+            ..new
+        };
+        rule.swap(id, &new, expected, now).await;
+    };
+    change(one, of(&ada)).await;
+    rule.touch(two, after(now, 90 * MINUTE), now).await;
+    rule.listed(&ada, &[one, two], now, "after an `update` and a `touch`")
+        .await;
+    change(one, of(&grace)).await;
+    rule.listed(&ada, &[two], now, "after one went to another owner")
+        .await;
+    rule.listed(
+        &grace,
+        &[one, other],
+        now,
+        "after one came from another owner",
+    )
+    .await;
+    change(anonymous, of(&ada)).await;
+    rule.listed(
+        &ada,
+        &[two, anonymous],
+        now,
+        "after one without an owner got one",
+    )
+    .await;
+    change(two, record(now)).await;
+    rule.listed(&ada, &[anonymous], now, "after one lost its owner")
+        .await;
+    rule.delete(anonymous).await;
+    rule.listed(&ada, &[], now, "after the last was deleted")
+        .await;
+}
+
+/// Checks rule 15 of [`SessionStore`].
+pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
+    let rule = Rule::new("delete_by_owner_spares_only_the_kept", store);
+    let now = now();
+    let (ada, grace, anonymous) = (full(now), full(now), record(now));
+    let of = |owner: &Record| Record {
+        owner: owner.owner.clone(),
+        ..full(now)
+    };
+    let kept = rule.new_session(&ada, now).await;
+    let one = rule.new_session(&of(&ada), now).await;
+    let two = rule.new_session(&of(&ada), now).await;
+    let other = rule.new_session(&grace, now).await;
+    let nobodys = rule.new_session(&anonymous, now).await;
+    let moved = rule.new_session(&of(&ada), now).await;
+    let at_grace = Record {
+        version: Version::FIRST.next(),
+        ..of(&grace)
+    };
+    rule.swap(moved, &at_grace, Version::FIRST, now).await;
+
+    let removes = async |owner: &Record, keep, expected: usize| {
+        let removed = rule.delete_by_owner(name(owner), keep).await;
+        rule.check(
+            removed == expected,
+            format_args!("`delete_by_owner` of {expected} sessions says {removed}"),
+        );
+    };
+    removes(&full(now), Some(kept), 0).await;
+    removes(&ada, Some(kept), 2).await;
+    for id in [one, two] {
+        rule.absent(id, now, "after `delete_by_owner`").await;
+        let updated = rule.update(id, &of(&ada), Version::FIRST, now).await;
+        rule.check(
+            updated == Update::Gone,
+            "`update` after `delete_by_owner` is not `Gone`",
+        );
+    }
+    rule.stored(
+        kept,
+        &ada,
+        now,
+        "that was to be kept, after `delete_by_owner`",
+    )
+    .await;
+    rule.stored(
+        other,
+        &grace,
+        now,
+        "of another owner, after `delete_by_owner`",
+    )
+    .await;
+    rule.stored(
+        moved,
+        &at_grace,
+        now,
+        "that left this owner, after `delete_by_owner`",
+    )
+    .await;
+    rule.stored(
+        nobodys,
+        &anonymous,
+        now,
+        "of nobody, after `delete_by_owner`",
+    )
+    .await;
+    rule.listed(&ada, &[kept], now, "after `delete_by_owner`")
+        .await;
+
+    // Whom the kept one belongs to plays no part.
+    removes(&ada, Some(other), 1).await;
+    rule.absent(kept, now, "after `delete_by_owner`").await;
+    removes(&ada, None, 0).await;
+    removes(&grace, None, 2).await;
+    rule.absent(other, now, "after `delete_by_owner`").await;
+    rule.absent(moved, now, "after `delete_by_owner`").await;
+    rule.stored(
+        nobodys,
+        &anonymous,
+        now,
+        "of nobody, after `delete_by_owner`",
+    )
+    .await;
+}
+
+/// Checks rule 16 of [`SessionStore`].
+pub async fn data_is_opaque<S: SessionStore>(store: S) {
+    let rule = Rule::new("data_is_opaque", store);
+    let now = now();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let data = [
+        ("no data", vec![]),
+        ("one zero byte", vec![0]),
+        ("every byte there is", bytes.clone()),
+        ("text that ends in a line break", b"{\"a\": 1}\r\n".to_vec()),
+        ("64 KiB of data", bytes.repeat(256)),
+        ("16 MiB of data", bytes.repeat(65_536)),
+    ];
+    for (what, data) in data {
+        let first = Record {
+            data: data.into(),
+            ..record(now)
+        };
+        let id = rule.new_session(&first, now).await;
+        rule.stored(id, &first, now, &format!("with {what}")).await;
+        let next = Record {
+            version: Version::FIRST.next(),
+            ..first
+        };
+        let updated = rule.update(id, &next, Version::FIRST, now).await;
+        rule.check(
+            updated == Update::Done,
+            format_args!("`update` with {what} is not `Done`"),
+        );
+        rule.stored(id, &next, now, &format!("updated with {what}"))
+            .await;
+        rule.delete(id).await;
+    }
+
+    // A store that folds case, trims, normalizes, cuts off or matches patterns takes some of these
+    // for each other.
+    let stem = name(&full(now)).to_owned();
+    let mut owners: Vec<String> = [
+        "",
+        " ",
+        "a",
+        "A",
+        "\u{e9}",
+        "e\u{301}",
+        "e",
+        "\0",
+        "\0a",
+        "\t",
+        "%",
+        "_",
+        "*",
+        "?",
+        "[a-z]",
+        "\\",
+        "'",
+        "\"",
+        "{x}",
+        ":",
+        "/",
+        "\u{1f9e5}",
+        "\u{ff21}",
+    ]
+    .map(|tail| format!("{stem}{tail}"))
+    .into();
+    owners.push(format!(" {stem}"));
+    owners.push(format!("{stem:x<254}y"));
+    owners.push(format!("{stem:x<254}z"));
+    // One byte each; others may have the same, so these are looked for among whatever is there.
+    let short = ["x".to_owned(), "\0".to_owned()];
+    let mut sessions = Vec::new();
+    for owner in owners.into_iter().chain(short) {
+        let record = Record {
+            owner: Some(owner.as_str().into()),
+            ..full(now)
+        };
+        sessions.push((rule.new_session(&record, now).await, record));
+    }
+    for (id, record) in &sessions {
+        let when = format!("of the owner {:?}", name(record));
+        rule.stored(*id, record, now, &when).await;
+        if name(record).len() > 1 {
+            rule.listed(record, &[*id], now, &when).await;
+        } else {
+            let listed = rule.list_by_owner(name(record), now).await;
+            rule.check(
+                listed.iter().any(|(other, _)| other == id),
+                format_args!("{when}: not listed"),
+            );
+        }
+    }
+    while let Some((id, record)) = sessions.pop() {
+        if name(&record).len() > 1 {
+            let removed = rule.delete_by_owner(name(&record), None).await;
+            let owner = name(&record);
+            rule.check(
+                removed == 1,
+                format_args!("`delete_by_owner` of {owner:?} removes {removed}"),
+            );
+        }
+        rule.delete(id).await;
+        for (other, record) in &sessions {
+            rule.stored(
+                *other,
+                record,
+                now,
+                "of another owner, after `delete_by_owner`",
+            )
+            .await;
+        }
+    }
+}
+
+/// One rule and the store that is to keep it.
+struct Rule<S> {
+    wording: Arc<str>,
+    store: Arc<S>,
+}
+
+impl<S> Clone for Rule<S> {
+    fn clone(&self) -> Self {
+        Self {
+            wording: Arc::clone(&self.wording),
+            store: Arc::clone(&self.store),
+        }
+    }
+}
+
+impl<S: SessionStore> Rule<S> {
+    fn new(name: &str, store: S) -> Self {
+        Self {
+            wording: wording(name).into(),
+            store: Arc::new(store),
+        }
+    }
+
+    /// Says what the store did, and which rule that breaks.
+    fn broken(&self, what: impl fmt::Display) -> ! {
+        panic!("the store breaks a rule: {what}\n\n  {}\n", self.wording)
+    }
+
+    fn check(&self, kept: bool, what: impl fmt::Display) {
+        if !kept {
+            self.broken(what);
+        }
+    }
+
+    /// The answer of an operation, which must not fail.
+    fn answer<T>(&self, operation: &str, result: Result<T, StoreError>) -> T {
+        result.unwrap_or_else(|error| {
+            let mut causes = String::new();
+            let mut next = error.source();
+            while let Some(cause) = next {
+                causes += &format!(": {cause}");
+                next = cause.source();
+            }
+            self.broken(format_args!("`{operation}` fails: {error}{causes}"))
+        })
+    }
+
+    async fn create(&self, id: SessionId, record: &Record, now: Timestamp) -> Create {
+        self.answer("create", self.store.create(id, record, now).await)
+    }
+
+    async fn load(&self, id: SessionId, now: Timestamp) -> Option<Record> {
+        self.answer("load", self.store.load(id, now).await)
+    }
+
+    async fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> Update {
+        self.answer("update", self.store.update(id, record, expected, now).await)
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> bool {
+        self.answer("touch", self.store.touch(id, expires, now).await)
+    }
+
+    async fn delete(&self, id: SessionId) -> bool {
+        self.answer("delete", self.store.delete(id).await)
+    }
+
+    async fn delete_expired(&self, now: Timestamp, limit: usize) -> usize {
+        self.answer(
+            "delete_expired",
+            self.store.delete_expired(now, limit).await,
+        )
+    }
+
+    async fn list_by_owner(&self, owner: &str, now: Timestamp) -> Vec<(SessionId, Record)> {
+        self.answer("list_by_owner", self.store.list_by_owner(owner, now).await)
+    }
+
+    async fn delete_by_owner(&self, owner: &str, keep: Option<SessionId>) -> usize {
+        self.answer(
+            "delete_by_owner",
+            self.store.delete_by_owner(owner, keep).await,
+        )
+    }
+
+    /// Stores a record under a new id.
+    async fn new_session(&self, record: &Record, now: Timestamp) -> SessionId {
+        let id = session_id();
+        self.have(id, record, now).await;
+        id
+    }
+
+    async fn have(&self, id: SessionId, record: &Record, now: Timestamp) {
+        let created = self.create(id, record, now).await;
+        self.check(
+            created == Create::Done,
+            "`create` with a new id answers `Taken`",
+        );
+    }
+
+    /// Updates a record whose version is the expected one.
+    async fn swap(&self, id: SessionId, record: &Record, expected: Version, now: Timestamp) {
+        let updated = self.update(id, record, expected, now).await;
+        self.check(
+            updated == Update::Done,
+            "`update` of the expected version is not `Done`",
+        );
+    }
+
+    async fn stored(&self, id: SessionId, expected: &Record, now: Timestamp, when: &str) {
+        match self.load(id, now).await {
+            Some(record) => self.same(&record, expected, when),
+            None => self.broken(format_args!("there is no record {when}")),
+        }
+    }
+
+    async fn absent(&self, id: SessionId, now: Timestamp, when: &str) {
+        if self.load(id, now).await.is_some() {
+            self.broken(format_args!("there is a record {when}"));
+        }
+    }
+
+    /// The sessions of `owner`'s owner are `ids`, with the same records as `load` gives.
+    async fn listed(&self, owner: &Record, ids: &[SessionId], now: Timestamp, when: &str) {
+        let mut listed = self.list_by_owner(name(owner), now).await;
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        listed.sort_unstable_by_key(|(id, _)| *id);
+        self.check(
+            listed.iter().map(|(id, _)| id).eq(&ids),
+            format_args!(
+                "`list_by_owner` shows {} sessions, or others, {when}: expected {}",
+                listed.len(),
+                ids.len()
+            ),
+        );
+        for (id, record) in &listed {
+            self.stored(*id, record, now, &format!("as listed {when}"))
+                .await;
+        }
+    }
+
+    /// Compares field by field, to name the one that differs.
+    fn same(&self, got: &Record, expected: &Record, when: impl fmt::Display) {
+        let fields = [
+            ("version", got.version == expected.version),
+            ("digest", got.digest == expected.digest),
+            ("previous", got.previous == expected.previous),
+            ("owner", got.owner == expected.owner),
+            ("created", got.created == expected.created),
+            ("authenticated", got.authenticated == expected.authenticated),
+            ("renewed", got.renewed == expected.renewed),
+            ("expires", got.expires == expected.expires),
+            ("policy", got.policy == expected.policy),
+            ("data", got.data == expected.data),
+            ("something", got == expected),
+        ];
+        if let Some((field, _)) = fields.iter().find(|(_, same)| !same) {
+            self.broken(format_args!(
+                "`{field}` is not the expected one {when}\n       got {got:?}\n  expected {expected:?}"
+            ));
+        }
+    }
+}
+
+/// A rule with its number, as the contract words it.
+fn wording(name: &str) -> String {
+    let begins = format!(". `{name}`");
+    let mut docs = include_str!("contract.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("/// "))
+        .skip_while(|line| !line.contains(&begins));
+    let Some(first) = docs.next() else {
+        panic!("the contract has no rule `{name}`");
+    };
+    let rest = docs.take_while(|line| line.starts_with("   "));
+    rest.fold(first.to_owned(), |wording, line| {
+        wording + " " + line.trim_start()
+    })
+}
+
+/// Runs two of different types at once, whatever they answer.
+async fn race(
+    one: impl Future<Output: Send> + Send + 'static,
+    other: impl Future<Output: Send> + Send + 'static,
+) {
+    let racers: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] = [
+        Box::pin(async move { _ = one.await }),
+        Box::pin(async move { _ = other.await }),
+    ];
+    together(racers).await;
+}
+
+/// Runs all at once, on as many threads as there are, and passes a panic on.
+async fn together<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let futures: Vec<_> = futures.into_iter().collect();
+    let start = Arc::new(Barrier::new(futures.len()));
+    let begin = |future: F| {
+        let start = Arc::clone(&start);
+        tokio::spawn(async move {
+            start.wait().await;
+            future.await
+        })
+    };
+    let tasks: Vec<_> = futures.into_iter().map(begin).collect();
+    let mut outputs = Vec::new();
+    for task in tasks {
+        outputs.push(
+            task.await
+                .unwrap_or_else(|error| resume_unwind(error.into_panic())),
+        );
+    }
+    outputs
+}
+
+/// A record with as few fields set as can be, that lives for an hour.
+fn record(now: Timestamp) -> Record {
+    Record::new(digest(), now, after(now, 60 * MINUTE))
+}
+
+/// A record with all fields set, an owner of its own, that lives for an hour.
+fn full(now: Timestamp) -> Record {
+    let mut record = record(now);
+    record.previous = Some(Previous::new(digest(), after(now, MINUTE)));
+    record.owner = Some(format!("owner of {}", session_id()).into());
+    record.authenticated = Some(before(now, Duration::from_millis(1)));
+    record.renewed = before(now, Duration::from_millis(2));
+    record.created = before(now, Duration::from_millis(3));
+    record.policy = Some(ExpiryPolicy::new(
+        Duration::from_millis(1_001),
+        400 * 24 * 60 * MINUTE,
+    ));
+    record.data = format!("{{\"of\":\"{}\"}}", session_id())
+        .into_bytes()
+        .into();
+    record
+}
+
+/// The name of a record's owner, if it has one.
+fn name(record: &Record) -> &str {
+    record.owner.as_deref().unwrap_or_default()
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn after(time: Timestamp, by: Duration) -> Timestamp {
+    time.saturating_add(by)
+}
+
+fn before(time: Timestamp, by: Duration) -> Timestamp {
+    let since_epoch = time.saturating_since(Timestamp::from_millis(0));
+    Timestamp::from_millis(0).saturating_add(since_epoch.saturating_sub(by))
+}
+
+fn session_id() -> SessionId {
+    SessionId::from_bytes(random())
+}
+
+fn digest() -> Digest {
+    Digest::from_bytes(random())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_has_the_rules_of_the_contract_in_their_order() {
+        let contract = include_str!("contract.rs");
+        let numbered = contract.lines().filter_map(|line| {
+            let (number, rule) = line.strip_prefix("/// ")?.split_once(". `")?;
+            let number: usize = number.parse().ok()?;
+            Some((number, rule.split('`').next()?))
+        });
+        assert!(numbered.eq((1..).zip(conformance_tests!(@each names))));
+    }
+
+    #[test]
+    fn a_rule_is_quoted_whole_with_its_number() {
+        assert_eq!(
+            wording("update_conflict_returns_the_current_record"),
+            "6. `update_conflict_returns_the_current_record`: otherwise nothing changes, and \
+             [`Update::Conflict`] carries the record as it is."
+        );
+    }
+}

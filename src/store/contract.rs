@@ -1,0 +1,232 @@
+//! The contract of every store.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::SessionId;
+use crate::record::{Record, Version};
+
+/// Keeps records by the id of their session.
+///
+/// One meaning for all stores, in numbered rules. Each rule has a function of the same name in the
+/// [conformance suite](crate::store::conformance) (feature `test-util`), which any store can run.
+///
+/// 1. `create_stores_the_record`: `create` answers [`Create::Done`], and `load` gives back every
+///    field as it was.
+/// 2. `create_never_overwrites`: while a live record has the id, `create` changes nothing and
+///    answers [`Create::Taken`], also when many try at once: one is done, all others are taken.
+/// 3. `load_of_an_unknown_id_is_none`.
+/// 4. `expired_is_absent`: a record whose `expires` is at or before `now` is not loaded, updated,
+///    touched or listed, whether or not it was swept, and does not stand in the way of a `create`.
+/// 5. `update_swaps_only_the_expected_version`: [`Update::Done`] if the stored version is
+///    `expected`; the record is replaced as a whole.
+/// 6. `update_conflict_returns_the_current_record`: otherwise nothing changes, and
+///    [`Update::Conflict`] carries the record as it is.
+/// 7. `update_never_creates`: without a live record, [`Update::Gone`].
+/// 8. `concurrent_updates_lose_nothing`: of updates that expect one version exactly one is done.
+/// 9. `touch_only_extends`: `touch` moves `expires` later, never earlier, and answers `true` for a
+///    live record, moved or not.
+/// 10. `touch_keeps_everything_else`: the version too, so that it does not disturb a parallel
+///     `update`, nor undo one.
+/// 11. `touch_never_creates`: without a live record, `false`.
+/// 12. `delete_removes_for_good`: the record is gone for `load`, `update` and `touch`; the answer
+///     says whether a record was there. Expiry plays no part, so that a clock that is ahead
+///     cannot make a logout miss.
+/// 13. `delete_expired_is_bounded`: removes at most `limit` records, expired ones only, and says how
+///     many. A store whose records vanish by themselves answers 0 and does nothing.
+/// 14. `list_by_owner_shows_live_sessions`: those and no others, with their current records; a
+///     session whose owner changed is listed under the new one.
+/// 15. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
+///     how many; nobody else's.
+/// 16. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
+///     UTF-8, compared byte by byte.
+///
+/// The caller passes the time, so there is one clock and a store needs none. A future may be dropped
+/// at any `await`; the operation has then happened wholly or not at all. Errors keep their cause as
+/// [`source`](std::error::Error::source), and are not retried here: the caller bounds time and tries.
+/// The layer checks digest and expiry again after `load`, so a mistake in a store cannot bring a
+/// dead session to life.
+///
+/// The methods are written as `fn … -> impl Future + Send`; an implementation may say `async fn`.
+/// `examples/custom_store.rs` has a whole one.
+pub trait SessionStore: Send + Sync + 'static {
+    /// Stores a new session.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; whether the record was stored is then unknown.
+    fn create(
+        &self,
+        id: SessionId,
+        record: &Record,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Create, StoreError>> + Send;
+
+    /// Reads a live session.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, or the record [is corrupt](StoreError::is_corrupt).
+    fn load(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+
+    /// Replaces a live session's record if its version is `expected`: compare-and-swap.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; whether the record was replaced is then unknown.
+    fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Update, StoreError>> + Send;
+
+    /// Moves a live session's end to `expires`, if that is later; whether there is such a session.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Removes a session; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; whether the record was removed is then unknown.
+    fn delete(&self, id: SessionId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Removes up to `limit` expired records; how many it was.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; some records may have been removed.
+    fn delete_expired(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// The live sessions of an owner, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    fn list_by_owner(
+        &self,
+        owner: &str,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<(SessionId, Record)>, StoreError>> + Send;
+
+    /// Removes the sessions of an owner, except `keep`; how many it was.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; some sessions may have been removed.
+    fn delete_by_owner(
+        &self,
+        owner: &str,
+        keep: Option<SessionId>,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+}
+
+/// The answer of [`SessionStore::create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a session whose id was taken has not been stored"]
+pub enum Create {
+    /// The record is stored.
+    Done,
+    /// The id has a live record already; nothing was changed.
+    Taken,
+}
+
+/// The answer of [`SessionStore::update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "an update that met a conflict or found nothing has not been stored"]
+// The record is what callers want; boxing it would cost every conflict an allocation.
+#[allow(clippy::large_enum_variant)]
+pub enum Update {
+    /// The record was replaced.
+    Done,
+    /// The stored version was not the expected one; this is the record as it is. Nothing was changed.
+    Conflict(Record),
+    /// There is no live record with the id.
+    Gone,
+}
+
+impl<S: SessionStore> SessionStore for Arc<S> {
+    fn create(
+        &self,
+        id: SessionId,
+        record: &Record,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Create, StoreError>> + Send {
+        S::create(self, id, record, now)
+    }
+
+    fn load(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        S::load(self, id, now)
+    }
+
+    fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Update, StoreError>> + Send {
+        S::update(self, id, record, expected, now)
+    }
+
+    fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        S::touch(self, id, expires, now)
+    }
+
+    fn delete(&self, id: SessionId) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        S::delete(self, id)
+    }
+
+    fn delete_expired(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        S::delete_expired(self, now, limit)
+    }
+
+    fn list_by_owner(
+        &self,
+        owner: &str,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<(SessionId, Record)>, StoreError>> + Send {
+        S::list_by_owner(self, owner, now)
+    }
+
+    fn delete_by_owner(
+        &self,
+        owner: &str,
+        keep: Option<SessionId>,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        S::delete_by_owner(self, owner, keep)
+    }
+}

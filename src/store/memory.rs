@@ -1,0 +1,805 @@
+//! Sessions in this process's memory.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashlink::LinkedHashMap;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::id::SessionId;
+use crate::record::{Record, Version};
+use crate::store::contract::{Create, SessionStore, Update};
+
+/// Keeps sessions in this process's memory.
+///
+/// For development, for tests, and for a service that runs as a single process and may sign its
+/// users out when it restarts: **the sessions end with the process**. Clones share their sessions;
+/// two stores made with [`new`](Self::new) do not.
+///
+/// # Bounds
+///
+/// The store holds at most [`max_sessions`](MemoryStoreBuilder::max_sessions) sessions and
+/// [`max_bytes`](MemoryStoreBuilder::max_bytes) bytes. When it is full, a new or grown session
+/// pushes out expired ones first, and then those that were not used (loaded, updated or touched) for
+/// longest: **their users are signed out**. The session that needs the room is never refused, even
+/// if it alone exceeds a bound. A flood of new sessions can thus push out those of users who are
+/// away: give the store room for more sessions than you expect to be live at once.
+///
+/// Operations remove a few expired sessions in passing, so that their memory is free soon. Without
+/// traffic they stay until [`delete_expired`](SessionStore::delete_expired) is called.
+///
+/// ```
+/// use cloakroom::{MemoryStore, SessionId};
+/// use cloakroom::store::{Create, Digest, Record, SessionStore, Timestamp};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cloakroom::store::StoreError> {
+/// let store = MemoryStore::builder().max_sessions(2).build();
+/// let now = Timestamp::from_millis(1_700_000_000_000);
+/// let record = Record::new(Digest::from_bytes([7; 32]), now, Timestamp::MAX);
+/// let [a, b, c] = [1, 2, 3].map(|n| SessionId::from_bytes([n; 16]));
+///
+/// assert_eq!(store.create(a, &record, now).await?, Create::Done);
+/// assert_eq!(store.create(b, &record, now).await?, Create::Done);
+/// store.load(a, now).await?; // Now `b` was not used for longest.
+/// assert_eq!(store.create(c, &record, now).await?, Create::Done);
+///
+/// assert_eq!(store.len(), 2);
+/// assert!(store.load(b, now).await?.is_none());
+/// assert_eq!(store.load(a, now).await?, Some(record));
+/// # Ok(())
+/// # }
+/// ```
+// One lock for all. An operation holds it for some 100 ns while the tables fit into the caches, and
+// for a microsecond at a million sessions. Two cores that do nothing else get five million requests
+// a second through it; a lock for each would give three times that, but neither exact bounds nor one
+// order of use.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Mutex<Sessions>>);
+
+impl MemoryStore {
+    /// What a session is counted as besides its data and its owner, in bytes: its record, its places
+    /// in the tables, and what the allocator adds.
+    // Measured with a counting allocator that rounds as glibc's does, over up to a million sessions,
+    // at the worst moment (the table has just doubled) and the worst lengths: 455 bytes for a session
+    // with an owner, 350 without.
+    pub const SESSION_COST: usize = 456;
+
+    /// A store with the default bounds: 100 000 sessions and 64 MiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Sets other bounds.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            max_sessions: 100_000,
+            max_bytes: 64 << 20,
+        }
+    }
+
+    /// The number of sessions held, expired ones included that were not yet removed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().by_use.len()
+    }
+
+    /// Whether no session is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes held: for each session the length of its data and of its owner and
+    /// [`SESSION_COST`](Self::SESSION_COST).
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+/// Sets the bounds of a [`MemoryStore`].
+///
+/// ```
+/// use cloakroom::MemoryStore;
+///
+/// let store = MemoryStore::builder().max_sessions(10_000).max_bytes(16 << 20).build();
+/// assert!(store.is_empty());
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct MemoryStoreBuilder {
+    max_sessions: usize,
+    max_bytes: usize,
+}
+
+impl MemoryStoreBuilder {
+    /// How many sessions are held at most; 0 has room for one, too. The default is 100 000.
+    pub fn max_sessions(mut self, max: usize) -> Self {
+        self.max_sessions = max;
+        self
+    }
+
+    /// How many [bytes](MemoryStore::bytes) are held at most; however few, there is room for one
+    /// session. The default is 64 MiB.
+    pub fn max_bytes(mut self, max: usize) -> Self {
+        self.max_bytes = max;
+        self
+    }
+
+    /// Makes the store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        MemoryStore(Arc::new(Mutex::new(Sessions::new(self))))
+    }
+}
+
+impl SessionStore for MemoryStore {
+    async fn create(
+        &self,
+        id: SessionId,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<Create, StoreError> {
+        Ok(self.lock().create(id, record, now))
+    }
+
+    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        Ok(self.lock().live(id, now).cloned())
+    }
+
+    async fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> Result<Update, StoreError> {
+        Ok(self.lock().update(id, record, expected, now))
+    }
+
+    async fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(self.lock().touch(id, expires, now))
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.lock().remove(id).is_some())
+    }
+
+    async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        Ok(self.lock().delete_expired(now, limit))
+    }
+
+    async fn list_by_owner(
+        &self,
+        owner: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(SessionId, Record)>, StoreError> {
+        Ok(self.lock().list_by_owner(owner, now))
+    }
+
+    async fn delete_by_owner(
+        &self,
+        owner: &str,
+        keep: Option<SessionId>,
+    ) -> Result<usize, StoreError> {
+        Ok(self.lock().delete_by_owner(owner, keep))
+    }
+}
+
+/// The records and two indexes over them.
+struct Sessions {
+    bounds: MemoryStoreBuilder,
+    /// The records, from the least to the most recently used.
+    by_use: LinkedHashMap<SessionId, Record>,
+    by_expiry: BTreeSet<(Timestamp, SessionId)>,
+    by_owner: BTreeSet<(Arc<str>, SessionId)>,
+    bytes: usize,
+    /// The most records there were since `by_use` was last shrunk.
+    peak: usize,
+}
+
+impl Sessions {
+    /// How many expired sessions an operation removes. More than one, so that expired sessions
+    /// become fewer even if every operation adds one.
+    const SWEPT_AT_ONCE: usize = 4;
+
+    /// Up to this many records the space is kept.
+    const NOT_WORTH_SHRINKING: usize = 64;
+
+    fn new(bounds: MemoryStoreBuilder) -> Self {
+        Self {
+            bounds,
+            by_use: LinkedHashMap::new(),
+            by_expiry: BTreeSet::new(),
+            by_owner: BTreeSet::new(),
+            bytes: 0,
+            peak: 0,
+        }
+    }
+
+    fn create(&mut self, id: SessionId, record: &Record, now: Timestamp) -> Create {
+        if self.live(id, now).is_some() {
+            return Create::Taken;
+        }
+        self.insert(id, record.clone());
+        self.evict(id, now);
+        Create::Done
+    }
+
+    /// The record, if it is live, which counts as used.
+    fn live(&mut self, id: SessionId, now: Timestamp) -> Option<&Record> {
+        self.delete_expired(now, Self::SWEPT_AT_ONCE);
+        if self.by_use.get(&id)?.expires <= now {
+            self.remove(id);
+            return None;
+        }
+        self.by_use.to_back(&id).map(|record| &*record)
+    }
+
+    fn update(
+        &mut self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> Update {
+        match self.live(id, now) {
+            None => return Update::Gone,
+            Some(current) if current.version != expected => {
+                return Update::Conflict(current.clone());
+            }
+            Some(_) => {}
+        }
+        self.replace(id, record.clone());
+        self.evict(id, now);
+        Update::Done
+    }
+
+    fn touch(&mut self, id: SessionId, expires: Timestamp, now: Timestamp) -> bool {
+        let Some(current) = self.live(id, now) else {
+            return false;
+        };
+        let from = current.expires;
+        if expires > from {
+            self.by_use[&id].expires = expires;
+            self.move_expiry(id, from, expires);
+        }
+        true
+    }
+
+    fn delete_expired(&mut self, now: Timestamp, limit: usize) -> usize {
+        (0..limit)
+            .take_while(|_| self.remove_first_expired(now))
+            .count()
+    }
+
+    fn remove_first_expired(&mut self, now: Timestamp) -> bool {
+        match self.by_expiry.first() {
+            Some(&(expires, id)) if expires <= now => self.remove(id).is_some(),
+            _ => false,
+        }
+    }
+
+    fn list_by_owner(&mut self, owner: &str, now: Timestamp) -> Vec<(SessionId, Record)> {
+        self.delete_expired(now, Self::SWEPT_AT_ONCE);
+        self.ids_of(owner)
+            .map(|id| (id, &self.by_use[&id]))
+            .filter(|(_, record)| record.expires > now)
+            .map(|(id, record)| (id, record.clone()))
+            .collect()
+    }
+
+    fn delete_by_owner(&mut self, owner: &str, keep: Option<SessionId>) -> usize {
+        let ids: Vec<_> = self.ids_of(owner).filter(|id| Some(*id) != keep).collect();
+        for id in &ids {
+            self.remove(*id);
+        }
+        ids.len()
+    }
+
+    fn ids_of(&self, owner: &str) -> impl Iterator<Item = SessionId> {
+        let owner: Arc<str> = owner.into();
+        let ids = [[0; 16], [0xff; 16]].map(SessionId::from_bytes);
+        let [first, last] = ids.map(|id| (Arc::clone(&owner), id));
+        self.by_owner.range(first..=last).map(|(_, id)| *id)
+    }
+
+    /// Makes room for `newest`, which is the most recently used.
+    fn evict(&mut self, newest: SessionId, now: Timestamp) {
+        while self.by_use.len() > self.bounds.max_sessions || self.bytes > self.bounds.max_bytes {
+            if self.remove_first_expired(now) {
+                continue;
+            }
+            match self.by_use.front() {
+                Some((&id, _)) if id != newest => self.remove(id),
+                _ => break,
+            };
+        }
+    }
+
+    fn insert(&mut self, id: SessionId, record: Record) {
+        self.bytes += cost(&record);
+        self.by_expiry.insert((record.expires, id));
+        self.list(id, record.owner.as_ref());
+        self.by_use.insert(id, record);
+        self.peak = self.peak.max(self.by_use.len());
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Record> {
+        let record = self.by_use.remove(&id)?;
+        self.bytes -= cost(&record);
+        self.by_expiry.remove(&(record.expires, id));
+        self.unlist(id, record.owner.as_ref());
+        // The map keeps the space of removed records for new ones; after a flood it is given back.
+        // Half the peak was removed since the last time: a removal's share of the work is constant.
+        if self.by_use.len() <= self.peak / 2 && self.peak > Self::NOT_WORTH_SHRINKING {
+            self.by_use.shrink_to_fit();
+            self.peak = self.by_use.len();
+        }
+        Some(record)
+    }
+
+    fn replace(&mut self, id: SessionId, record: Record) {
+        let owner = record.owner.clone();
+        let expires = record.expires;
+        self.bytes += cost(&record);
+        let old = mem::replace(&mut self.by_use[&id], record);
+        self.bytes -= cost(&old);
+        self.move_expiry(id, old.expires, expires);
+        if old.owner != owner {
+            self.unlist(id, old.owner.as_ref());
+            self.list(id, owner.as_ref());
+        }
+    }
+
+    fn move_expiry(&mut self, id: SessionId, from: Timestamp, to: Timestamp) {
+        if from != to {
+            self.by_expiry.insert((to, id));
+            self.by_expiry.remove(&(from, id));
+        }
+    }
+
+    fn list(&mut self, id: SessionId, owner: Option<&Arc<str>>) {
+        if let Some(owner) = owner {
+            self.by_owner.insert((Arc::clone(owner), id));
+        }
+    }
+
+    fn unlist(&mut self, id: SessionId, owner: Option<&Arc<str>>) {
+        if let Some(owner) = owner {
+            self.by_owner.remove(&(Arc::clone(owner), id));
+        }
+    }
+}
+
+/// What a record is counted as.
+fn cost(record: &Record) -> usize {
+    MemoryStore::SESSION_COST + record.data.len() + record.owner.as_ref().map_or(0, |o| o.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::token::Digest;
+
+    const COST: usize = MemoryStore::SESSION_COST;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn id(n: u8) -> SessionId {
+        SessionId::from_bytes([n; 16])
+    }
+
+    fn record(expires: u64, owner: Option<&str>, len: usize) -> Record {
+        let mut record = Record::new(Digest::from_bytes([1; 32]), at(0), at(expires));
+        record.owner = owner.map(Into::into);
+        record.data = vec![b'x'; len].into();
+        record
+    }
+
+    /// Stores sessions that expire at the given times.
+    async fn fill(store: &MemoryStore, expires: impl IntoIterator<Item = u64>) {
+        for (n, expires) in (0..).zip(expires) {
+            let created = store
+                .create(id(n), &record(expires, None, 0), at(0))
+                .await
+                .unwrap();
+            assert_eq!(created, Create::Done);
+        }
+    }
+
+    /// The ids held, from the least to the most recently used.
+    fn held(store: &MemoryStore) -> Vec<SessionId> {
+        store.lock().by_use.keys().copied().collect()
+    }
+
+    /// The indexes and the count of bytes say what the records say.
+    fn assert_consistent(store: &MemoryStore) {
+        let sessions = store.lock();
+        let records = || sessions.by_use.iter();
+        let by_expiry = records()
+            .map(|(id, record)| (record.expires, *id))
+            .collect();
+        let by_owner = records().filter_map(|(id, record)| Some((record.owner.clone()?, *id)));
+        assert_eq!(sessions.by_expiry, by_expiry);
+        assert_eq!(sessions.by_owner, by_owner.collect());
+        assert_eq!(
+            sessions.bytes,
+            records().map(|(_, record)| cost(record)).sum::<usize>()
+        );
+    }
+
+    #[tokio::test]
+    async fn the_session_not_used_for_longest_makes_room() {
+        for using in ["load", "update", "touch"] {
+            let store = MemoryStore::builder().max_sessions(3).build();
+            fill(&store, [9; 3]).await;
+            match using {
+                "load" => assert!(store.load(id(0), at(1)).await.unwrap().is_some()),
+                "touch" => assert!(store.touch(id(0), at(9), at(1)).await.unwrap()),
+                _ => {
+                    let new = record(9, None, 0);
+                    let done = store
+                        .update(id(0), &new, Version::FIRST, at(1))
+                        .await
+                        .unwrap();
+                    assert_eq!(done, Update::Done);
+                }
+            }
+            let _ = store
+                .create(id(3), &record(9, None, 0), at(1))
+                .await
+                .unwrap();
+            assert_eq!(held(&store), [id(2), id(0), id(3)], "{using}");
+            assert_consistent(&store);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bound_on_bytes_is_exact() {
+        let store = MemoryStore::builder().max_bytes(3 * COST + 30).build();
+        for n in 0..3 {
+            let _ = store
+                .create(id(n), &record(9, Some("ada"), 7), at(0))
+                .await
+                .unwrap();
+        }
+        assert_eq!((store.len(), store.bytes()), (3, 3 * COST + 30));
+
+        let grown = record(9, Some("ada"), 8);
+        let _ = store
+            .update(id(0), &grown, Version::FIRST, at(0))
+            .await
+            .unwrap();
+        assert_eq!(
+            held(&store),
+            [id(2), id(0)],
+            "one byte more pushes out the oldest"
+        );
+        assert_eq!(store.bytes(), 2 * COST + 21);
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn the_newest_session_is_kept_even_if_it_alone_exceeds_the_bounds() {
+        let store = MemoryStore::builder().max_sessions(0).max_bytes(0).build();
+        fill(&store, [9; 2]).await;
+        assert_eq!(held(&store), [id(1)]);
+
+        let store = MemoryStore::builder().max_bytes(3 * COST).build();
+        fill(&store, [9; 3]).await;
+        let large = record(9, None, 4 * COST);
+        let _ = store
+            .update(id(1), &large, Version::FIRST, at(1))
+            .await
+            .unwrap();
+        assert_eq!(held(&store), [id(1)]);
+        fill(&store, [9]).await;
+        assert_eq!(held(&store), [id(0)]);
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn expired_sessions_make_room_before_live_ones() {
+        let store = MemoryStore::builder().max_bytes(20 * COST).build();
+        fill(&store, [9].into_iter().chain([5; 19])).await;
+        // More room than passing removals make.
+        let _ = store
+            .create(id(99), &record(9, None, 10 * COST), at(5))
+            .await
+            .unwrap();
+        assert_eq!(held(&store).first(), Some(&id(0)));
+        assert!(store.bytes() <= 20 * COST);
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn operations_remove_expired_sessions_in_passing() {
+        let store = MemoryStore::new();
+        fill(&store, [9].into_iter().chain([5; 25])).await;
+        assert!(store.load(id(100), at(5)).await.unwrap().is_none());
+        assert_eq!(store.len(), 22);
+        let gone = store
+            .update(id(100), &record(9, None, 0), Version::FIRST, at(5))
+            .await
+            .unwrap();
+        assert_eq!(gone, Update::Gone);
+        assert_eq!(store.len(), 18);
+        assert!(!store.touch(id(100), at(9), at(5)).await.unwrap());
+        assert_eq!(store.len(), 14);
+        assert!(store.list_by_owner("ada", at(5)).await.unwrap().is_empty());
+        assert_eq!(store.len(), 10);
+        let _ = store
+            .create(id(100), &record(9, None, 0), at(5))
+            .await
+            .unwrap();
+        assert_eq!(store.len(), 7);
+        assert!(store.load(id(0), at(5)).await.unwrap().is_some());
+        assert_eq!(store.len(), 3);
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn an_expired_session_that_is_asked_for_is_removed() {
+        let store = MemoryStore::new();
+        fill(&store, 1..=8).await;
+        assert!(store.load(id(7), at(8)).await.unwrap().is_none());
+        assert_eq!(
+            held(&store),
+            [id(4), id(5), id(6)],
+            "four in passing, and the one asked for"
+        );
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn every_change_is_accounted() {
+        let store = MemoryStore::new();
+        let update = async |new: Record| {
+            let done = store
+                .update(id(1), &new, Version::FIRST, at(0))
+                .await
+                .unwrap();
+            assert_eq!(done, Update::Done);
+            assert_consistent(&store);
+            store.bytes()
+        };
+        let _ = store
+            .create(id(1), &record(9, None, 10), at(0))
+            .await
+            .unwrap();
+        assert_eq!(store.bytes(), COST + 10);
+        assert_eq!(update(record(9, None, 25)).await, COST + 25);
+        assert_eq!(update(record(8, Some("ada"), 25)).await, COST + 28);
+        assert_eq!(update(record(8, Some("grace"), 3)).await, COST + 8);
+        assert_eq!(update(record(7, None, 3)).await, COST + 3);
+        assert!(store.touch(id(1), at(20), at(0)).await.unwrap());
+        assert_eq!(store.bytes(), COST + 3);
+        assert_consistent(&store);
+        assert!(store.delete(id(1)).await.unwrap());
+        assert_eq!(store.bytes(), 0);
+
+        fill(&store, 1..=10).await;
+        assert_eq!(store.delete_expired(at(4), 3).await.unwrap(), 3);
+        assert_eq!(store.delete_expired(at(4), 3).await.unwrap(), 1);
+        assert_eq!(store.bytes(), 6 * COST);
+        let _ = store
+            .create(id(20), &record(9, Some("ada"), 7), at(0))
+            .await
+            .unwrap();
+        assert_eq!(store.delete_by_owner("ada", None).await.unwrap(), 1);
+        assert_eq!(store.bytes(), 6 * COST);
+        assert_consistent(&store);
+    }
+
+    #[tokio::test]
+    async fn the_space_of_a_flood_is_given_back() {
+        let store = MemoryStore::new();
+        let wide = |n: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            SessionId::from_bytes(id)
+        };
+        for n in 0..10_000 {
+            let _ = store
+                .create(wide(n), &record(9, None, 0), at(0))
+                .await
+                .unwrap();
+        }
+        assert!(store.lock().by_use.capacity() >= 10_000);
+        assert_eq!(store.delete_expired(at(9), 9_990).await.unwrap(), 9_990);
+        let sessions = store.lock();
+        assert!(
+            sessions.by_use.capacity() < 200,
+            "{}",
+            sessions.by_use.capacity()
+        );
+        assert!(sessions.peak < 100, "{}", sessions.peak);
+    }
+
+    /// The measured cost holds for records of this size; after a change measure again.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_record_has_the_size_that_was_measured() {
+        assert_eq!(size_of::<(SessionId, Record)>(), 208);
+    }
+
+    #[tokio::test]
+    async fn clones_share_their_sessions() {
+        let store = MemoryStore::new();
+        let clone = store.clone();
+        fill(&store, [9]).await;
+        assert_eq!((clone.len(), clone.bytes()), (1, COST));
+        assert!(MemoryStore::default().is_empty());
+    }
+
+    /// S-10.
+    #[tokio::test]
+    async fn debug_shows_no_contents() {
+        let store = MemoryStore::new();
+        fill(&store, [9]).await;
+        assert_eq!(format!("{store:?}"), "MemoryStore { .. }");
+    }
+
+    #[tokio::test]
+    async fn a_panic_elsewhere_does_not_close_the_store() {
+        let store = MemoryStore::new();
+        fill(&store, [9]).await;
+        let clone = store.clone();
+        let panicking = std::thread::spawn(move || {
+            let _guard = clone.lock();
+            panic!("with the lock held");
+        });
+        panicking.join().unwrap_err();
+        assert!(store.0.is_poisoned());
+        assert!(store.load(id(0), at(0)).await.unwrap().is_some());
+    }
+
+    /// The live sessions in their order of use, the slow and obvious way.
+    struct Model {
+        bounds: MemoryStoreBuilder,
+        sessions: Vec<(SessionId, Record)>,
+    }
+
+    impl Model {
+        fn take(&mut self, id: SessionId) -> Option<Record> {
+            let at = self.sessions.iter().position(|(held, _)| *held == id)?;
+            Some(self.sessions.remove(at).1)
+        }
+
+        fn put(&mut self, id: SessionId, record: Record) {
+            self.sessions.push((id, record));
+            let bytes =
+                |sessions: &[(_, Record)]| sessions.iter().map(|(_, r)| cost(r)).sum::<usize>();
+            while self.sessions.len() > 1
+                && (self.sessions.len() > self.bounds.max_sessions
+                    || bytes(&self.sessions) > self.bounds.max_bytes)
+            {
+                self.sessions.remove(0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hundred_thousand_random_operations_agree_with_a_slow_and_obvious_model() {
+        let bounds = MemoryStore::builder()
+            .max_sessions(24)
+            .max_bytes(20 * (COST + 100));
+        let store = bounds.clone().build();
+        let mut model = Model {
+            bounds,
+            sessions: Vec::new(),
+        };
+        let mut now = at(1_000);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 16) % below
+        };
+        let owners = [None, Some("ada"), Some("grace"), Some("adam")];
+        for _ in 0..100_000 {
+            now = now.saturating_add(Duration::from_millis(random(4)));
+            model.sessions.retain(|(_, record)| record.expires > now);
+            let id = id(u8::try_from(random(40)).unwrap());
+            let expires = now.as_millis() + 1 + random(150);
+            let owner = owners[usize::try_from(random(4)).unwrap()];
+            let new = record(expires, owner, usize::try_from(random(200)).unwrap());
+            match random(9) {
+                0..=2 => {
+                    let taken = model.sessions.iter().any(|(held, _)| *held == id);
+                    let created = store.create(id, &new, now).await.unwrap();
+                    assert_eq!(created == Create::Taken, taken);
+                    if let Some(current) = model.take(id) {
+                        model.put(id, current);
+                    } else {
+                        model.put(id, new);
+                    }
+                }
+                3 => {
+                    let expected = model.take(id);
+                    assert_eq!(store.load(id, now).await.unwrap(), expected);
+                    if let Some(current) = expected {
+                        model.put(id, current);
+                    }
+                }
+                4 | 5 => {
+                    let updated = store.update(id, &new, Version::FIRST, now).await.unwrap();
+                    let current = model.take(id);
+                    assert_eq!(updated == Update::Done, current.is_some());
+                    if current.is_some() {
+                        model.put(id, new);
+                    }
+                }
+                6 => {
+                    let current = model.take(id);
+                    let touched = store.touch(id, at(expires), now).await.unwrap();
+                    assert_eq!(touched, current.is_some());
+                    if let Some(mut current) = current {
+                        current.expires = current.expires.max(at(expires));
+                        model.put(id, current);
+                    }
+                }
+                7 => {
+                    let _ = store.delete(id).await.unwrap();
+                    model.take(id);
+                }
+                _ => {
+                    let owner = owner.unwrap_or("adam");
+                    let mut listed = store.list_by_owner(owner, now).await.unwrap();
+                    let mut expected = model.sessions.clone();
+                    expected.retain(|(_, record)| record.owner.as_deref() == Some(owner));
+                    listed.sort_by_key(|(id, _)| *id);
+                    expected.sort_by_key(|(id, _)| *id);
+                    assert_eq!(listed, expected);
+                    if random(4) == 0 {
+                        store.delete_by_owner(owner, Some(id)).await.unwrap();
+                        model.sessions.retain(|(held, record)| {
+                            record.owner.as_deref() != Some(owner) || *held == id
+                        });
+                    }
+                }
+            }
+            assert!(store.len() <= 24 && store.bytes() <= 20 * (COST + 100));
+            let sessions = store.lock();
+            let live = sessions
+                .by_use
+                .iter()
+                .filter(|(_, record)| record.expires > now);
+            assert!(live.eq(model.sessions.iter().map(|(id, record)| (id, record))));
+            drop(sessions);
+            assert_consistent(&store);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Where sessions are kept: the contract, and the stores that fulfil it.
+//!
+//! To use a store, give it to [`SessionLayer::new`](crate::SessionLayer::new). To write one,
+//! implement [`SessionStore`] and run the conformance suite of the feature `test-util` over it.
+
+pub(crate) mod contract;
+pub(crate) mod erased;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
+
+#[cfg(feature = "test-util")]
+pub(crate) mod fault;
+
+#[cfg(feature = "test-util")]
+pub mod conformance;
+
+pub use self::contract::{Create, SessionStore, Update};
+pub use crate::clock::Timestamp;
+pub use crate::error::StoreError;
+pub use crate::expiry::ExpiryPolicy;
+pub use crate::record::{Previous, Record, Version};
+pub use crate::token::Digest;

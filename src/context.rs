@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::entropy::Entropy;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Error, Result};
 use crate::queue::Queue;
 use crate::store::erased::ErasedStore;
 
@@ -28,18 +28,6 @@ impl Context {
         match tokio::time::timeout(self.config.store_timeout, work).await {
             Ok(result) => result,
             Err(_) => Err(Error::timeout()),
-        }
-    }
-
-    /// Awaits one call of the store; a damaged record is `None`, said in the log and nobody's
-    /// session (S-74).
-    pub(crate) fn unless_corrupt<T>(result: Result<Option<T>, StoreError>) -> Result<Option<T>> {
-        match result {
-            Err(error) if error.is_corrupt() => {
-                tracing::error!(error = %crate::error::Chain(&error), "stored session is damaged");
-                Ok(None)
-            }
-            result => Ok(result?),
         }
     }
 }

@@ -17,8 +17,9 @@ use crate::clock::Timestamp;
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
+use crate::cookie::Candidates;
 use crate::data::{self, Data, Json, Key};
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::token::Token;
@@ -175,6 +176,10 @@ struct State {
     data: Data,
     /// Counts the changes of `data`.
     edits: u64,
+    /// Counts how often all values and changes were forgotten, and how often that was the session's
+    /// end: what a `save` took along before then does not come back.
+    resets: u64,
+    ends: u64,
     is_new: bool,
     notice: Notice,
     closed: bool,
@@ -200,6 +205,7 @@ impl State {
         self.data.clear();
         self.draft.changes.clear();
         self.edits += 1;
+        self.resets += 1;
     }
 
     fn owner(&self) -> Option<&Arc<str>> {
@@ -236,6 +242,8 @@ impl Session {
                 },
                 data: values.unwrap_or_else(Data::new),
                 edits: 0,
+                resets: 0,
+                ends: 0,
                 notice: Notice::None,
                 closed: false,
             }),
@@ -254,26 +262,13 @@ impl Session {
             tracing::warn!("request has too many session cookies; none is used");
             return Ok(Self::new(context, None, false));
         }
-        let mut found: Option<(Stored, Data)> = None;
-        for token in candidates.iter() {
-            let Some(next) = find(context, *token).await? else {
-                continue;
-            };
-            match &found {
-                Some((first, _)) if first.id() != next.0.id() => {
-                    tracing::warn!("request has cookies of two live sessions; none is used");
-                    return Ok(Self::new(context, None, false));
-                }
-                // A replaced token in its grace, besides the current one.
-                Some(_) if next.0.record.digest != next.0.digest => {}
-                _ => found = Some(next),
-            }
-        }
+        let found = context.deadline(find_one(context, &candidates)).await?;
         Ok(Self::new(context, found, false))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code of the application runs while the lock is held, so a panic left it whole.
+        // Of the application, only `Deserialize` runs under the lock, before anything is changed: after
+        // a panic the state is whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -284,6 +279,16 @@ impl Session {
         } else {
             Ok(state)
         }
+    }
+
+    /// The state, for changes to values.
+    fn state_for_values(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.open_state()?;
+        // What came after its end would be a session that no client has a token for.
+        if self.0.reopened && state.draft.stored.is_none() {
+            return Err(Error::gone());
+        }
+        Ok(state)
     }
 
     /// The value of a key; `None` if there is none.
@@ -321,7 +326,7 @@ impl Session {
     pub fn insert(&self, key: impl Into<Cow<'static, str>>, value: impl Serialize) -> Result<()> {
         let key = key.into();
         let json = encode(&key, &value)?;
-        let mut state = self.open_state()?;
+        let mut state = self.state_for_values()?;
         if state.data.get(&key) != Some(&*json) {
             self.check_size(&state, &key, &json)?;
             state.edit(Change::Set(key, json));
@@ -370,14 +375,14 @@ impl Session {
         let key = key.into();
         loop {
             let (edits, mut value) = {
-                let state = self.open_state()?;
+                let state = self.state_for_values()?;
                 let value = state.data.get(&key).map(|json| decode::<T>(&key, json));
                 (state.edits, value.transpose()?.unwrap_or_default())
             };
             // Without the lock, so that the closure may use the session.
             let result = change(&mut value);
             let json = encode(&key, &value)?;
-            let mut state = self.open_state()?;
+            let mut state = self.state_for_values()?;
             if state.edits != edits {
                 continue;
             }
@@ -407,7 +412,7 @@ impl Session {
     ///
     /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let mut state = self.open_state()?;
+        let mut state = self.state_for_values()?;
         self.note_read(&mut state, key);
         let Some(json) = state.data.get(key) else {
             return Ok(None);
@@ -423,7 +428,7 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way.
     pub fn remove(&self, key: &str) -> Result<bool> {
-        let mut state = self.open_state()?;
+        let mut state = self.state_for_values()?;
         let there = state.data.get(key).is_some();
         if there {
             state.edit(Change::Remove(key.to_owned().into()));
@@ -438,7 +443,7 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way.
     pub fn clear(&self) -> Result<()> {
-        let mut state = self.open_state()?;
+        let mut state = self.state_for_values()?;
         if state.data.len() > 0 {
             state.edit(Change::Clear);
         }
@@ -602,6 +607,7 @@ impl Session {
     pub fn destroy(&self) -> Result<()> {
         let mut state = self.open_state()?;
         state.reset();
+        state.ends += 1;
         let ended = state.draft.stored.take().map(|stored| stored.id());
         let destroy = ended.or(state.draft.actions.destroy);
         state.draft.actions = Actions {
@@ -686,7 +692,10 @@ impl Session {
     pub async fn reopen(&self) -> Result<Self> {
         let context = &self.0.context;
         let token = self.stored(|stored| stored.token).ok_or_else(Error::gone)?;
-        let found = find(context, token).await?.ok_or_else(Error::gone)?;
+        let found = context
+            .deadline(find(context, token))
+            .await?
+            .ok_or_else(Error::gone)?;
         Ok(Self::new(context, Some(found), true))
     }
 
@@ -764,31 +773,60 @@ impl State {
     }
 }
 
+/// Looks up the one live session among those that a request has tokens of.
+async fn find_one(context: &Context, candidates: &Candidates) -> Result<Option<(Stored, Data)>> {
+    let mut found: Option<(Stored, Data)> = None;
+    for token in candidates.iter() {
+        let Some(next) = find(context, *token).await? else {
+            continue;
+        };
+        match &found {
+            Some((first, _)) if first.id() != next.0.id() => {
+                tracing::warn!("request has cookies of two live sessions; none is used");
+                return Ok(None);
+            }
+            // A replaced token in its grace, besides the current one.
+            Some(_) if next.0.record.digest != next.0.digest => {}
+            _ => found = Some(next),
+        }
+    }
+    Ok(found)
+}
+
 /// Looks up the live session that a token opens.
 async fn find(context: &Context, token: Token) -> Result<Option<(Stored, Data)>> {
     let now = context.now();
-    let id = token.id();
-    let load = async { Context::unless_corrupt(context.store.load(id, now).await) };
-    let Some(record) = context.deadline(load).await? else {
-        return Ok(None);
+    let session = token.id();
+    // Reported, and nobody's session (S-74).
+    let damaged = |error: &(dyn std::error::Error + 'static)| {
+        tracing::error!(%session, error = %Chain(error), "stored session is damaged");
+    };
+    let record = match context.store.load(session, now).await {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(None),
+        Err(error) if error.is_corrupt() => {
+            damaged(&error);
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
     };
     let digest = token.digest(&context.config.namespace);
     // Checked here whatever the store did, so that its mistakes cannot open a session (S-47).
     if !record.accepts(digest, now) || !record.is_live(context.config.policy, now) {
-        tracing::debug!(session = %id, "token is not accepted");
+        tracing::debug!(%session, "token is not accepted");
         return Ok(None);
     }
     match Data::parse(Arc::clone(&record.data)) {
-        Ok(data) => Ok(Some((
-            Stored {
+        Ok(data) => {
+            let stored = Stored {
                 record,
                 token,
                 digest,
-            },
-            data,
-        ))),
+            };
+            Ok(Some((stored, data)))
+        }
         Err(error) => {
-            tracing::error!(session = %id, %error, "stored session is damaged");
+            damaged(&error);
             Ok(None)
         }
     }
@@ -798,6 +836,8 @@ async fn find(context: &Context, token: Token) -> Result<Option<(Stored, Data)>>
 struct Lease<'a> {
     session: &'a Session,
     draft: Draft,
+    resets: u64,
+    ends: u64,
 }
 
 impl<'a> Lease<'a> {
@@ -810,7 +850,12 @@ impl<'a> Lease<'a> {
             actions: mem::take(&mut state.draft.actions),
             rebased: false,
         };
-        Self { session, draft }
+        Self {
+            session,
+            draft,
+            resets: state.resets,
+            ends: state.ends,
+        }
     }
 
     async fn commit(mut self, occasion: Occasion) -> Result<Outcome> {
@@ -827,19 +872,23 @@ impl<'a> Lease<'a> {
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
         let draft = mem::take(&mut self.draft);
         let mut state = session.state();
+        if state.ends != self.ends {
+            // Destroyed meanwhile: what was just stored has to go.
+            let id = draft.stored.as_ref().map(Stored::id);
+            let destroy = &mut state.draft.actions.destroy;
+            *destroy = destroy.or(id);
+            return;
+        }
         let current = draft.current(&context.config);
         state.notice = commit::notice(outcome, state.notice, current, context.now());
         state.draft.stored = draft.stored;
-        if !draft.rebased && !dropped {
+        if state.resets != self.resets || !(draft.rebased || dropped) {
             return;
         }
-        let stored = state
-            .draft
-            .stored
-            .as_ref()
-            .map(|stored| Arc::clone(&stored.record.data));
+        let stored = state.draft.stored.as_ref();
         // What was just written or loaded parses.
-        let Some(Ok(mut data)) = stored.map(Data::parse) else {
+        let Some(Ok(mut data)) = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)))
+        else {
             return;
         };
         let mut redone = Changes::default();
@@ -854,6 +903,9 @@ impl<'a> Lease<'a> {
                 redone.extend(later);
             }
             state = session.state();
+            if state.resets != self.resets {
+                return;
+            }
         }
         state.data = data;
         state.edits += 1;
@@ -863,11 +915,20 @@ impl<'a> Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        let draft = mem::take(&mut self.draft);
         let mut state = self.session.state();
-        let later = mem::replace(&mut state.draft.changes, mem::take(&mut self.draft.changes));
-        state.draft.changes.extend(later);
-        let later = mem::replace(&mut state.draft.actions, mem::take(&mut self.draft.actions));
-        let earlier = mem::take(&mut state.draft.actions);
-        state.draft.actions = earlier.then(later);
+        if state.resets == self.resets {
+            let later = mem::replace(&mut state.draft.changes, draft.changes);
+            state.draft.changes.extend(later);
+        }
+        let later = mem::take(&mut state.draft.actions);
+        state.draft.actions = if state.ends == self.ends {
+            draft.actions.then(later)
+        } else {
+            Actions {
+                destroy: later.destroy.or(draft.actions.destroy),
+                ..later
+            }
+        };
     }
 }

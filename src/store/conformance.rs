@@ -154,10 +154,9 @@ pub async fn create_never_overwrites<S: SessionStore>(store: S) {
         created == Create::Taken,
         "`create` with the id of a live record answers `Done`",
     );
-    rule.stored(id, &first, now, "after a `create` that was refused")
+    rule.stored(id, &first, now, "after a refused `create`")
         .await;
-    rule.listed(&second, &[], now, "of a record that was refused")
-        .await;
+    rule.listed(&second, &[], now, "of a refused record").await;
 
     let id = session_id();
     let done = together((0..RACERS).map(|_| {
@@ -189,7 +188,7 @@ pub async fn load_of_an_unknown_id_is_none<S: SessionStore>(store: S) {
     rule.absent(
         SessionId::from_bytes(id),
         now,
-        "beside a record whose id differs in one bit",
+        "beside an id that differs in a bit",
     )
     .await;
 }
@@ -198,75 +197,51 @@ pub async fn load_of_an_unknown_id_is_none<S: SessionStore>(store: S) {
 pub async fn expired_is_absent<S: SessionStore>(store: S) {
     let rule = Rule::new("expired_is_absent", store);
     let present = now();
-    // By the caller's clock alone, to the millisecond, and by the store's own clock as well.
-    let by_caller = (
-        present,
-        after(present, 10 * MINUTE),
-        after(present, 10 * MINUTE),
-    );
-    let by_both = (
-        before(present, 20 * MINUTE),
-        before(present, 10 * MINUTE),
-        present,
-    );
-    for (created, expires, now) in [by_caller, by_both] {
-        let ending = || Record {
-            expires,
-            ..full(created)
-        };
+    let (began, ended) = (before(present, 20 * MINUTE), before(present, 10 * MINUTE));
+    let soon = after(present, 10 * MINUTE);
+    // By the caller's clock alone, to the millisecond; and by the store's own clock, too.
+    for (created, expires, now) in [(present, soon, soon), (began, ended, present)] {
+        let expiring = || ending(expires, full(created));
         let gone = "once it has expired";
 
-        let id = rule.new_session(&ending(), created).await;
+        let id = rule.new_session(&expiring(), created).await;
         rule.absent(id, now, gone).await;
 
-        let (id, next) = (rule.new_session(&ending(), created).await, full(now));
+        let (id, next) = (rule.new_session(&expiring(), created).await, full(now));
         let updated = rule.update(id, &next, Version::FIRST, now).await;
         rule.check(
             updated == Update::Gone,
             "`update` of an expired record is not `Gone`",
         );
-        rule.absent(id, now, "after an `update` that came too late")
-            .await;
+        rule.absent(id, now, "after an `update` too late").await;
 
-        let id = rule.new_session(&ending(), created).await;
+        let id = rule.new_session(&expiring(), created).await;
         let touched = rule.touch(id, after(now, MINUTE), now).await;
         rule.check(!touched, "`touch` of an expired record answers `true`");
-        rule.absent(id, now, "after a `touch` that came too late")
-            .await;
+        rule.absent(id, now, "after a `touch` too late").await;
 
-        let old = ending();
+        let old = expiring();
         rule.new_session(&old, created).await;
         rule.listed(&old, &[], now, gone).await;
 
-        let (old, new) = (ending(), full(now));
+        let (old, new) = (expiring(), full(now));
         let id = rule.new_session(&old, created).await;
         let created = rule.create(id, &new, now).await;
         rule.check(
             created == Create::Done,
             "an expired record stands in the way of a `create`",
         );
-        rule.stored(id, &new, now, "in the place of an expired record")
+        rule.stored(id, &new, now, "in an expired one's place")
             .await;
-        rule.listed(
-            &old,
-            &[],
-            now,
-            "after another owner's record took its place",
-        )
-        .await;
-        rule.listed(&new, &[id], now, "in the place of an expired record")
+        rule.listed(&old, &[], now, "after it was replaced").await;
+        rule.listed(&new, &[id], now, "in an expired one's place")
             .await;
     }
 
-    let (created, expires, _) = by_caller;
-    let last = Record {
-        expires,
-        ..full(created)
-    };
-    let id = rule.new_session(&last, created).await;
-    let now = before(expires, Duration::from_millis(1));
-    rule.stored(id, &last, now, "in the last millisecond of its life")
-        .await;
+    let live = ending(soon, full(present));
+    let id = rule.new_session(&live, present).await;
+    let now = before(soon, Duration::from_millis(1));
+    rule.stored(id, &live, now, "in its last millisecond").await;
 }
 
 /// Checks rule 5 of [`SessionStore`].
@@ -274,18 +249,12 @@ pub async fn update_swaps_only_the_expected_version<S: SessionStore>(store: S) {
     let rule = Rule::new("update_swaps_only_the_expected_version", store);
     let now = now();
     let version = |n: u64| Version::new(LARGE + n);
-    let first = Record {
-        version: version(0),
-        ..record(now)
-    };
+    let first = versioned(version(0), record(now));
     let id = rule.new_session(&first, now).await;
 
-    let fuller = Record {
-        version: version(1),
-        ..full(now)
-    };
+    let fuller = versioned(version(1), full(now));
     rule.swap(id, &fuller, version(0), now).await;
-    rule.stored(id, &fuller, now, "after an `update` that set all fields")
+    rule.stored(id, &fuller, now, "after an `update` that set fields")
         .await;
 
     let updated = rule.update(id, &first, version(0), now).await;
@@ -293,69 +262,44 @@ pub async fn update_swaps_only_the_expected_version<S: SessionStore>(store: S) {
         updated != Update::Done,
         "`update` of the version before is `Done`",
     );
-    rule.stored(id, &fuller, now, "after an `update` of the version before")
+    rule.stored(id, &fuller, now, "after an `update` too late")
         .await;
 
-    let mut sparse = Record {
-        version: version(2),
-        ..record(now)
-    };
+    let mut sparse = versioned(version(2), record(now));
     sparse.expires = after(now, 5 * MINUTE);
     rule.swap(id, &sparse, version(1), now).await;
-    rule.stored(
-        id,
-        &sparse,
-        now,
-        "after an `update` that cleared fields and moved the end",
-    )
-    .await;
+    rule.stored(id, &sparse, now, "after an `update` that cleared fields")
+        .await;
 }
 
 /// Checks rule 6 of [`SessionStore`].
 pub async fn update_conflict_returns_the_current_record<S: SessionStore>(store: S) {
     let rule = Rule::new("update_conflict_returns_the_current_record", store);
     let now = now();
-    let mut current = Record {
-        version: Version::new(LARGE + 1),
-        ..full(now)
-    };
+    let mut current = versioned(Version::new(LARGE + 1), full(now));
     let id = rule.new_session(&current, now).await;
-    let refused = |current: Record, when: &'static str| {
-        let rule = rule.clone();
-        async move {
-            for expected in [1, LARGE, LARGE + 2].map(Version::new) {
-                let new = Record {
-                    version: expected.next(),
-                    ..full(now)
-                };
-                match rule.update(id, &new, expected, now).await {
-                    Update::Conflict(carried) => rule.same(&carried, &current, when),
-                    _ => rule.broken("`update` of another version is not a `Conflict`"),
-                }
-                rule.stored(id, &current, now, when).await;
-                rule.listed(&new, &[], now, "of a record that was refused")
-                    .await;
+    let refused = async |current: &Record, when| {
+        for expected in [1, LARGE, LARGE + 2].map(Version::new) {
+            let new = versioned(expected.next(), full(now));
+            match rule.update(id, &new, expected, now).await {
+                Update::Conflict(carried) => rule.same(&carried, current, when),
+                _ => rule.broken("`update` of another version is not a `Conflict`"),
             }
+            rule.stored(id, current, now, when).await;
+            rule.listed(&new, &[], now, "of a refused record").await;
         }
     };
-    refused(current.clone(), "in a conflict").await;
+    refused(&current, "in a conflict").await;
 
     current.expires = after(current.expires, MINUTE);
-    rule.check(
-        rule.touch(id, current.expires, now).await,
-        "`touch` of a live record is `false`",
-    );
-    refused(current.clone(), "in a conflict after a `touch`").await;
+    let touched = rule.touch(id, current.expires, now).await;
+    rule.check(touched, "`touch` of a live record answers `false`");
+    refused(&current, "in a conflict after a `touch`").await;
 
-    let expected = current.version;
-    current = Record {
-        version: expected.next(),
-        ..record(now)
-    };
-    rule.swap(id, &current, expected, now).await;
-    let old = rule.update(id, &full(now), expected, now).await;
-    match old {
-        Update::Conflict(carried) => rule.same(&carried, &current, "in a conflict after an update"),
+    let next = versioned(current.version.next(), record(now));
+    rule.swap(id, &next, current.version, now).await;
+    match rule.update(id, &full(now), current.version, now).await {
+        Update::Conflict(carried) => rule.same(&carried, &next, "in a conflict after an `update`"),
         _ => rule.broken("`update` of the version before is not a `Conflict`"),
     }
 }
@@ -365,10 +309,7 @@ pub async fn update_never_creates<S: SessionStore>(store: S) {
     let rule = Rule::new("update_never_creates", store);
     let now = now();
     let refused = async |id, when| {
-        let new = Record {
-            version: Version::FIRST.next(),
-            ..full(now)
-        };
+        let new = second(now);
         for expected in [Version::FIRST, Version::FIRST.next(), Version::new(0)] {
             let updated = rule.update(id, &new, expected, now).await;
             rule.check(
@@ -389,17 +330,14 @@ pub async fn update_never_creates<S: SessionStore>(store: S) {
     // S-62: neither order of the two leaves anything behind.
     for _ in 0..ROUNDS {
         let id = rule.new_session(&full(now), now).await;
-        let new = Record {
-            version: Version::FIRST.next(),
-            ..full(now)
-        };
+        let new = second(now);
         let (one, other, raced) = (rule.clone(), rule.clone(), new.clone());
         let update = async move { one.update(id, &raced, Version::FIRST, now).await };
         let delete = async move { other.delete(id).await };
         race(update, delete).await;
-        rule.absent(id, now, "after an `update` and a `delete` at once")
+        rule.absent(id, now, "after an `update` met a `delete`")
             .await;
-        rule.listed(&new, &[], now, "after an `update` and a `delete` at once")
+        rule.listed(&new, &[], now, "after an `update` met a `delete`")
             .await;
     }
 }
@@ -413,10 +351,7 @@ pub async fn concurrent_updates_lose_nothing<S: SessionStore>(store: S) {
     let id = rule.new_session(&full(now), now).await;
     let done = together((0..RACERS).map(|_| {
         let rule = rule.clone();
-        let new = Record {
-            version: Version::FIRST.next(),
-            ..full(now)
-        };
+        let new = second(now);
         async move {
             let updated = rule.update(id, &new, Version::FIRST, now).await;
             (updated == Update::Done).then_some(new)
@@ -488,18 +423,10 @@ pub async fn touch_only_extends<S: SessionStore>(store: S) {
     ];
     for (expires, how) in moves {
         let touched = rule.touch(id, expires, now).await;
-        rule.check(
-            touched,
-            format_args!("`touch` that moves the end {how} answers `false`"),
-        );
+        rule.check(touched, format_args!("`touch` {how} answers `false`"));
         current.expires = current.expires.max(expires);
-        rule.stored(
-            id,
-            &current,
-            now,
-            &format!("after a `touch` that moves the end {how}"),
-        )
-        .await;
+        rule.stored(id, &current, now, &format!("after a `touch` {how}"))
+            .await;
     }
 }
 
@@ -513,19 +440,13 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
         rule.touch(id, current.expires, now).await;
         rule.stored(id, &current, now, "after a `touch`").await;
 
-        let next = Record {
-            version: current.version.next(),
-            ..full(now)
-        };
+        let next = versioned(current.version.next(), full(now));
         rule.swap(id, &next, current.version, now).await;
     }
     for _ in 0..ROUNDS {
         let first = full(now);
         let id = rule.new_session(&first, now).await;
-        let mut next = Record {
-            version: first.version.next(),
-            ..full(now)
-        };
+        let mut next = versioned(first.version.next(), full(now));
         let later = after(next.expires, MINUTE);
         let (one, other, raced) = (rule.clone(), rule.clone(), next.clone());
         let update = async move {
@@ -545,7 +466,7 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
         if expires == Some(later) {
             next.expires = later;
         }
-        rule.stored(id, &next, now, "after an `update` and a `touch` at once")
+        rule.stored(id, &next, now, "after an `update` met a `touch`")
             .await;
     }
 }
@@ -565,7 +486,7 @@ pub async fn touch_never_creates<S: SessionStore>(store: S) {
     let id = rule.new_session(&deleted, now).await;
     rule.delete(id).await;
     refused(id, "of a deleted record").await;
-    rule.listed(&deleted, &[], now, "after a `touch` of a deleted record")
+    rule.listed(&deleted, &[], now, "after it was deleted")
         .await;
 
     // S-64: neither order of the two leaves anything behind.
@@ -576,9 +497,8 @@ pub async fn touch_never_creates<S: SessionStore>(store: S) {
         let touch = async move { one.touch(id, after(now, 60 * MINUTE), now).await };
         let delete = async move { other.delete(id).await };
         race(touch, delete).await;
-        rule.absent(id, now, "after a `touch` and a `delete` at once")
-            .await;
-        rule.listed(&record, &[], now, "after a `touch` and a `delete` at once")
+        rule.absent(id, now, "after a `touch` met a `delete`").await;
+        rule.listed(&record, &[], now, "after a `touch` met a `delete`")
             .await;
     }
 }
@@ -602,36 +522,27 @@ pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
     );
     let touched = rule.touch(id, after(now, MINUTE), now).await;
     rule.check(!touched, "`touch` of a deleted record answers `true`");
-    rule.absent(id, now, "after its `delete`, an `update` and a `touch`")
-        .await;
+    rule.absent(id, now, "deleted, updated and touched").await;
     rule.listed(&record, &[], now, "after its `delete`").await;
     rule.check(!rule.delete(id).await, "a second `delete` answers `true`");
     rule.check(
         !rule.delete(session_id()).await,
         "`delete` of an unknown id answers `true`",
     );
-    rule.stored(other_id, &other, now, "after the `delete` of another")
+    rule.stored(other_id, &other, now, "after another was deleted")
         .await;
-    rule.listed(&other, &[other_id], now, "after the `delete` of another")
+    rule.listed(&other, &[other_id], now, "after another was deleted")
         .await;
 
     // The caller's clock was set back after a store's clock saw the record expire.
     let began = before(now, 20 * MINUTE);
-    let expired = Record {
-        expires: before(now, 10 * MINUTE),
-        ..full(began)
-    };
+    let expired = ending(before(now, 10 * MINUTE), full(began));
     let id = rule.new_session(&expired, began).await;
     rule.delete(id).await;
-    rule.absent(id, began, "at a time before it expired, after its `delete`")
+    rule.absent(id, began, "deleted, at a time before it expired")
         .await;
-    rule.listed(
-        &expired,
-        &[],
-        began,
-        "at a time before it expired, after its `delete`",
-    )
-    .await;
+    rule.listed(&expired, &[], began, "deleted, at a time before it expired")
+        .await;
 }
 
 /// Checks rule 13 of [`SessionStore`].
@@ -666,27 +577,22 @@ async fn sweep<S: SessionStore>(rule: &Rule<S>) -> Result<(), String> {
             Err(format!("{what} {got}, not {expected}"))
         }
     };
-    // Leftovers of runs that failed.
-    while rule.delete_expired(sweep, 1_000).await > 0 {}
+    // What runs that failed left behind.
+    for _ in 0..1_000 {
+        if rule.delete_expired(sweep, 1_000).await == 0 {
+            break;
+        }
+    }
 
     let mut expired = Vec::new();
     for age in 0..EXPIRED {
         let age = Duration::from_millis(age.try_into().unwrap_or_default());
-        let record = Record {
-            expires: before(sweep, age),
-            ..record(began)
-        };
+        let record = ending(before(sweep, age), record(began));
         expired.push(rule.new_session(&record, began).await);
     }
-    let last = Record {
-        expires: after(sweep, Duration::from_millis(1)),
-        ..record(began)
-    };
+    let last = ending(after(sweep, Duration::from_millis(1)), record(began));
     let last_id = rule.new_session(&last, began).await;
-    let live = Record {
-        expires: after(now(), 60 * MINUTE),
-        ..record(began)
-    };
+    let live = ending(after(now(), 60 * MINUTE), record(began));
     let live_id = rule.new_session(&live, began).await;
     // Whether a record was removed shows at a time when it would be live. A later one is not given to
     // the store but for the sweep: it may remove what has expired whenever it hears the time.
@@ -739,60 +645,42 @@ pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
     let rule = Rule::new("list_by_owner_shows_live_sessions", store);
     let now = now();
     let (ada, grace) = (full(now), full(now));
-    let of = |owner: &Record| Record {
-        owner: owner.owner.clone(),
-        ..full(now)
-    };
-    rule.listed(&ada, &[], now, "of an owner who never had one")
-        .await;
+    rule.listed(&ada, &[], now, "of an unknown owner").await;
 
     let one = rule.new_session(&ada, now).await;
-    let two = rule.new_session(&of(&ada), now).await;
-    let expired = Record {
-        expires: after(now, MINUTE),
-        ..of(&ada)
-    };
+    let two = rule.new_session(&another(&ada, now), now).await;
+    let expired = ending(after(now, MINUTE), another(&ada, now));
     let expired_id = rule.new_session(&expired, now).await;
     let anonymous = rule.new_session(&record(now), now).await;
     let other = rule.new_session(&grace, now).await;
     rule.listed(&ada, &[one, two, expired_id], now, "of three")
         .await;
     let now = expired.expires;
-    rule.listed(&ada, &[one, two], now, "when one of three has expired")
+    rule.listed(&ada, &[one, two], now, "when one has expired")
         .await;
     rule.listed(&grace, &[other], now, "of one").await;
 
-    let change = async |id, new: Record| {
-        let mut current = rule.load(id, now).await;
-        let expected = current
-            .take()
-            .map_or(Version::FIRST, |current| current.version);
-        let new = Record {
-            version: expected.next(),
-            ..new
-        };
+    let change = async |id, new| {
+        let current = rule.load(id, now).await;
+        let expected = current.map_or(Version::FIRST, |current| current.version);
+        let new = versioned(expected.next(), new);
         rule.swap(id, &new, expected, now).await;
     };
-    change(one, of(&ada)).await;
+    change(one, another(&ada, now)).await;
     rule.touch(two, after(now, 90 * MINUTE), now).await;
     rule.listed(&ada, &[one, two], now, "after an `update` and a `touch`")
         .await;
-    change(one, of(&grace)).await;
-    rule.listed(&ada, &[two], now, "after one went to another owner")
+    change(one, another(&grace, now)).await;
+    rule.listed(&ada, &[two], now, "after one changed its owner")
         .await;
-    rule.listed(
-        &grace,
-        &[one, other],
-        now,
-        "after one came from another owner",
-    )
-    .await;
-    change(anonymous, of(&ada)).await;
+    rule.listed(&grace, &[one, other], now, "after one changed its owner")
+        .await;
+    change(anonymous, another(&ada, now)).await;
     rule.listed(
         &ada,
         &[two, anonymous],
         now,
-        "after one without an owner got one",
+        "after one more got this owner",
     )
     .await;
     change(two, record(now)).await;
@@ -808,20 +696,13 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     let rule = Rule::new("delete_by_owner_spares_only_the_kept", store);
     let now = now();
     let (ada, grace, anonymous) = (full(now), full(now), record(now));
-    let of = |owner: &Record| Record {
-        owner: owner.owner.clone(),
-        ..full(now)
-    };
     let kept = rule.new_session(&ada, now).await;
-    let one = rule.new_session(&of(&ada), now).await;
-    let two = rule.new_session(&of(&ada), now).await;
+    let one = rule.new_session(&another(&ada, now), now).await;
+    let two = rule.new_session(&another(&ada, now), now).await;
     let other = rule.new_session(&grace, now).await;
     let nobodys = rule.new_session(&anonymous, now).await;
-    let moved = rule.new_session(&of(&ada), now).await;
-    let at_grace = Record {
-        version: Version::FIRST.next(),
-        ..of(&grace)
-    };
+    let moved = rule.new_session(&another(&ada, now), now).await;
+    let at_grace = versioned(Version::FIRST.next(), another(&grace, now));
     rule.swap(moved, &at_grace, Version::FIRST, now).await;
 
     let removes = async |owner: &Record, keep, expected: usize| {
@@ -835,40 +716,19 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     removes(&ada, Some(kept), 2).await;
     for id in [one, two] {
         rule.absent(id, now, "after `delete_by_owner`").await;
-        let updated = rule.update(id, &of(&ada), Version::FIRST, now).await;
+        let updated = rule
+            .update(id, &another(&ada, now), Version::FIRST, now)
+            .await;
         rule.check(
             updated == Update::Gone,
             "`update` after `delete_by_owner` is not `Gone`",
         );
     }
-    rule.stored(
-        kept,
-        &ada,
-        now,
-        "that was to be kept, after `delete_by_owner`",
-    )
-    .await;
-    rule.stored(
-        other,
-        &grace,
-        now,
-        "of another owner, after `delete_by_owner`",
-    )
-    .await;
-    rule.stored(
-        moved,
-        &at_grace,
-        now,
-        "that left this owner, after `delete_by_owner`",
-    )
-    .await;
-    rule.stored(
-        nobodys,
-        &anonymous,
-        now,
-        "of nobody, after `delete_by_owner`",
-    )
-    .await;
+    rule.stored(kept, &ada, now, "of the session to keep").await;
+    rule.stored(other, &grace, now, "of another owner").await;
+    rule.stored(moved, &at_grace, now, "that was this owner's once")
+        .await;
+    rule.stored(nobodys, &anonymous, now, "of nobody").await;
     rule.listed(&ada, &[kept], now, "after `delete_by_owner`")
         .await;
 
@@ -879,13 +739,7 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     removes(&grace, None, 2).await;
     rule.absent(other, now, "after `delete_by_owner`").await;
     rule.absent(moved, now, "after `delete_by_owner`").await;
-    rule.stored(
-        nobodys,
-        &anonymous,
-        now,
-        "of nobody, after `delete_by_owner`",
-    )
-    .await;
+    rule.stored(nobodys, &anonymous, now, "of nobody").await;
 }
 
 /// Checks rule 16 of [`SessionStore`].
@@ -908,10 +762,7 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
         };
         let id = rule.new_session(&first, now).await;
         rule.stored(id, &first, now, &format!("with {what}")).await;
-        let next = Record {
-            version: Version::FIRST.next(),
-            ..first
-        };
+        let next = versioned(Version::FIRST.next(), first);
         let updated = rule.update(id, &next, Version::FIRST, now).await;
         rule.check(
             updated == Update::Done,
@@ -989,13 +840,7 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
         }
         rule.delete(id).await;
         for (other, record) in &sessions {
-            rule.stored(
-                *other,
-                record,
-                now,
-                "of another owner, after `delete_by_owner`",
-            )
-            .await;
+            rule.stored(*other, record, now, "of another owner").await;
         }
     }
 }
@@ -1245,6 +1090,27 @@ fn full(now: Timestamp) -> Record {
         .into_bytes()
         .into();
     record
+}
+
+/// A record with all fields set that replaces the first one of a session.
+fn second(now: Timestamp) -> Record {
+    versioned(Version::FIRST.next(), full(now))
+}
+
+/// A record with all fields set and the same owner.
+fn another(of: &Record, now: Timestamp) -> Record {
+    Record {
+        owner: of.owner.clone(),
+        ..full(now)
+    }
+}
+
+fn versioned(version: Version, record: Record) -> Record {
+    Record { version, ..record }
+}
+
+fn ending(expires: Timestamp, record: Record) -> Record {
+    Record { expires, ..record }
 }
 
 /// The name of a record's owner, if it has one.

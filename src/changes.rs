@@ -30,12 +30,13 @@ impl Change {
     }
 }
 
-/// The log of a handler's changes, in order and without those that a later one overwrites, plus the
-/// keys it read first where that matters.
+/// The log of a handler's changes, in order and without those that a later one overwrites, plus what
+/// it read before where that matters.
 #[derive(Default)]
 pub(crate) struct Changes {
     log: Vec<Change>,
-    reads: Vec<Key>,
+    /// Keys and the values that the handler saw, before any change of its own.
+    reads: Vec<(Key, Option<Json>)>,
 }
 
 impl Changes {
@@ -63,11 +64,20 @@ impl Changes {
             .any(|change| change.overwrites() && change.key().is_none_or(|changed| changed == key))
     }
 
-    /// Notes that the handler saw the stored value of `key`.
-    pub(crate) fn note_read(&mut self, key: &str) {
-        if !self.decides(key) && !self.reads.iter().any(|read| read == key) {
-            self.reads.push(key.to_owned().into());
+    /// Notes the stored value of `key` that the handler sees.
+    pub(crate) fn note_read(&mut self, key: &str, value: Option<&[u8]>) {
+        if !self.concern(key) {
+            self.reads.retain(|(read, _)| read != key);
+            self.reads
+                .push((key.to_owned().into(), value.map(Json::from)));
         }
+    }
+
+    /// Whether the log has a change of the key.
+    fn concern(&self, key: &str) -> bool {
+        self.log
+            .iter()
+            .any(|change| change.key().is_none_or(|changed| changed == key))
     }
 
     /// Does the changes again, on `data`.
@@ -88,12 +98,11 @@ impl Changes {
         Ok(())
     }
 
-    /// A key that the handler read, then set or removed, and that has another value in `current`
-    /// than it had in `base`.
-    pub(crate) fn clash(&self, base: &Data, current: &Data) -> Option<&str> {
-        let changed = |read: &&Key| base.get(read) != current.get(read);
-        let rewritten = |read: &&Key| {
-            let on_key = |change: &Change| change.key().is_none_or(|key| key == &***read);
+    /// A key that the handler read, then set or removed, and that has another value in `current`.
+    pub(crate) fn clash(&self, current: &Data) -> Option<&str> {
+        let changed = |(key, value): &&(Key, Option<Json>)| current.get(key) != value.as_deref();
+        let rewritten = |(key, _): &&(Key, Option<Json>)| {
+            let on_key = |change: &Change| change.key().is_none_or(|changed| changed == key);
             self.log
                 .iter()
                 .any(|change| change.overwrites() && on_key(change))
@@ -102,16 +111,29 @@ impl Changes {
             .iter()
             .filter(changed)
             .find(rewritten)
-            .map(|key| &**key)
+            .map(|(key, _)| &**key)
     }
 
     /// Puts `later` changes behind these.
     pub(crate) fn extend(&mut self, later: Self) {
+        for (key, value) in later.reads {
+            self.note_read(&key, value.as_deref());
+        }
         for change in later.log {
             self.push(change);
         }
-        for key in later.reads {
-            self.note_read(&key);
+    }
+
+    /// The changes are stored: what is left is what the handler read of other keys.
+    pub(crate) fn stored(mut self) -> Self {
+        let reads = std::mem::take(&mut self.reads);
+        let reads = reads
+            .into_iter()
+            .filter(|(key, _)| !self.concern(key))
+            .collect();
+        Self {
+            log: Vec::new(),
+            reads,
         }
     }
 
@@ -207,16 +229,16 @@ mod tests {
 
     #[test]
     fn a_clash_is_a_key_read_then_set_and_changed_meanwhile() {
-        let base = data(r#"{"a":1,"b":1}"#);
         let current = data(r#"{"a":2,"b":1}"#);
         let clash = |reads: &[&str], changes: Vec<Change>| {
             let mut log = Changes::default();
-            reads.iter().for_each(|key| log.note_read(key));
+            reads.iter().for_each(|key| log.note_read(key, Some(b"1")));
             changes.into_iter().for_each(|change| log.push(change));
-            log.clash(&base, &current).map(str::to_owned)
+            log.clash(&current).map(str::to_owned)
         };
         assert_eq!(clash(&["a"], vec![set("a", "3")]).as_deref(), Some("a"));
         assert_eq!(clash(&["a"], vec![Change::Clear]).as_deref(), Some("a"));
+        assert_eq!(clash(&["c"], vec![set("c", "3")]).as_deref(), Some("c"));
         assert_eq!(clash(&["b"], vec![set("b", "3")]), None);
         assert_eq!(clash(&["a"], vec![set("b", "3")]), None);
         assert_eq!(clash(&[], vec![set("a", "3")]), None);
@@ -227,7 +249,20 @@ mod tests {
     fn a_read_of_what_the_handler_itself_wrote_does_not_count() {
         let mut log = Changes::default();
         log.push(set("a", "1"));
-        log.note_read("a");
-        assert_eq!(log.clash(&data(r#"{"a":0}"#), &data(r#"{"a":2}"#)), None);
+        log.note_read("a", Some(b"1"));
+        assert_eq!(log.clash(&data(r#"{"a":2}"#)), None);
+    }
+
+    #[test]
+    fn what_was_read_and_not_changed_outlives_the_storing() {
+        let mut log = Changes::default();
+        log.note_read("a", Some(b"1"));
+        log.note_read("b", Some(b"1"));
+        log.push(set("b", "2"));
+        let mut log = log.stored();
+        log.push(set("a", "3"));
+        log.push(set("b", "3"));
+        assert_eq!(log.clash(&data(r#"{"a":1,"b":2}"#)), None);
+        assert_eq!(log.clash(&data(r#"{"a":2,"b":2}"#)), Some("a"));
     }
 }

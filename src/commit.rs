@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::clock::Timestamp;
-use crate::config::{Config, OnConflict};
+use crate::config::Config;
 use crate::context::Context;
 use crate::data::Data;
 use crate::error::{Chain, Error, Result, StoreError};
@@ -286,11 +286,9 @@ impl Draft {
         if !self.changes.is_empty() {
             let corrupt = |error| Error::from(StoreError::corrupt(error));
             let mut data = Data::parse(Arc::clone(&current.data)).map_err(corrupt)?;
-            if context.config.on_conflict == OnConflict::Reject {
-                let base = Data::parse(Arc::clone(&stored.record.data)).map_err(corrupt)?;
-                if let Some(key) = self.changes.clash(&base, &data) {
-                    return Err(Error::conflict(key.to_owned()));
-                }
+            // Without the setting no reads are noted.
+            if let Some(key) = self.changes.clash(&data) {
+                return Err(Error::conflict(key.to_owned()));
             }
             if self.actions.forget_values {
                 data.clear();
@@ -307,10 +305,9 @@ impl Draft {
         Ok(Rebased::Done)
     }
 
-    /// The work is done: nothing is pending.
+    /// The work is done.
     fn settle(&mut self, stored: Option<Stored>) {
         self.stored = stored;
-        self.changes.clear();
         self.actions = Actions::default();
     }
 
@@ -420,13 +417,11 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
             draft.settle(stored);
             return Ok(Outcome::Unchanged);
         };
-        let Some(next) = next(context, draft, rotation, now)? else {
+        let Some(stored) = &draft.stored else {
             return Ok(Outcome::Unchanged);
         };
-        let expected = draft
-            .stored
-            .as_ref()
-            .map_or(next.record.version, |s| s.record.version);
+        let expected = stored.record.version;
+        let next = next(context, draft, stored, rotation, now)?;
         match context
             .store
             .update(id, &next.record, expected, now)
@@ -459,16 +454,15 @@ fn newer_in_line(turn: &Turn<'_>, draft: &Draft) -> Option<Record> {
         .cloned()
 }
 
-/// The session as an update writes it.
+/// The stored session as an update of it will be.
 fn next(
     context: &Context,
     draft: &Draft,
+    stored: &Stored,
     rotation: Rotation,
     now: Timestamp,
-) -> Result<Option<Stored>> {
-    let Some(mut next) = draft.stored.clone() else {
-        return Ok(None);
-    };
+) -> Result<Stored> {
+    let mut next = stored.clone();
     let record = &mut next.record;
     record.version = record.version.next();
     record.previous = record.previous.filter(|previous| now < previous.until);
@@ -486,7 +480,7 @@ fn next(
     }
     record.data = draft.data();
     draft.fill(record, &context.config, now);
-    Ok(Some(next))
+    Ok(next)
 }
 
 /// Waits a random moment, longer with each try, so that processes that collide do not do so again.

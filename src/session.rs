@@ -308,7 +308,7 @@ impl Session {
 
     fn note_read(&self, state: &mut State, key: &str) {
         if self.0.context.config.on_conflict == OnConflict::Reject {
-            state.draft.changes.note_read(key);
+            state.draft.changes.note_read(key, state.data.get(key));
         }
     }
 
@@ -375,7 +375,8 @@ impl Session {
         let key = key.into();
         loop {
             let (edits, mut value) = {
-                let state = self.state_for_values()?;
+                let mut state = self.state_for_values()?;
+                self.note_read(&mut state, &key);
                 let value = state.data.get(&key).map(|json| decode::<T>(&key, json));
                 (state.edits, value.transpose()?.unwrap_or_default())
             };
@@ -882,34 +883,37 @@ impl<'a> Lease<'a> {
         let current = draft.current(&context.config);
         state.notice = commit::notice(outcome, state.notice, current, context.now());
         state.draft.stored = draft.stored;
-        if state.resets != self.resets || !(draft.rebased || dropped) {
+        if state.resets != self.resets {
             return;
         }
-        let stored = state.draft.stored.as_ref();
-        // What was just written or loaded parses.
-        let Some(Ok(mut data)) = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)))
-        else {
-            return;
+        let mut changes = if dropped {
+            Changes::default()
+        } else {
+            draft.changes.stored()
         };
-        let mut redone = Changes::default();
-        loop {
-            let mut later = mem::take(&mut state.draft.changes);
-            if later.is_empty() {
-                break;
+        let mut later = mem::take(&mut state.draft.changes);
+        if draft.rebased || dropped {
+            let stored = state.draft.stored.as_ref();
+            let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
+            // What was just written or loaded parses.
+            let Some(Ok(mut data)) = data else { return };
+            while !later.is_empty() {
+                // Closures of the application run without the lock.
+                drop(state);
+                if later.replay(&mut data).is_ok() {
+                    changes.extend(later);
+                }
+                state = session.state();
+                if state.resets != self.resets {
+                    return;
+                }
+                later = mem::take(&mut state.draft.changes);
             }
-            // Closures of the application run without the lock.
-            drop(state);
-            if later.replay(&mut data).is_ok() {
-                redone.extend(later);
-            }
-            state = session.state();
-            if state.resets != self.resets {
-                return;
-            }
+            state.data = data;
+            state.edits += 1;
         }
-        state.data = data;
-        state.edits += 1;
-        state.draft.changes = redone;
+        changes.extend(later);
+        state.draft.changes = changes;
     }
 }
 

@@ -45,8 +45,8 @@ impl Stored {
 pub(crate) struct Actions {
     pub(crate) renew: bool,
     pub(crate) sign_in: Option<Arc<str>>,
-    /// The values belong to another owner than the one who signs in.
-    pub(crate) forget_values: bool,
+    /// Another owner signs in: values and policy of the one before are not theirs.
+    pub(crate) other_owner: bool,
     pub(crate) remember: Option<ExpiryPolicy>,
     /// The stored session that was destroyed. What is stored next is another session.
     pub(crate) destroy: Option<SessionId>,
@@ -58,7 +58,7 @@ impl Actions {
         Self {
             renew: self.renew | later.renew,
             sign_in: later.sign_in.or(self.sign_in),
-            forget_values: self.forget_values | later.forget_values,
+            other_owner: self.other_owner | later.other_owner,
             remember: later.remember.or(self.remember),
             destroy: later.destroy.or(self.destroy),
         }
@@ -84,6 +84,8 @@ pub(crate) struct Draft {
     pub(crate) content: Option<Arc<[u8]>>,
     pub(crate) changes: Changes,
     pub(crate) actions: Actions,
+    /// When `run` wrote.
+    pub(crate) at: Timestamp,
     /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
     pub(crate) rebased: bool,
 }
@@ -206,15 +208,20 @@ impl Draft {
         self.actions.remember = None;
     }
 
+    /// The session's own policy, as it will be stored. That of another owner does not count.
+    fn own_policy(&self) -> Option<ExpiryPolicy> {
+        let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
+        let stored = stored.and_then(|stored| stored.record.policy);
+        self.actions.remember.or(stored)
+    }
+
     fn policy(&self, config: &Config) -> ExpiryPolicy {
-        let own = self.stored.as_ref().and_then(|stored| stored.record.policy);
-        self.actions.remember.or(own).unwrap_or(config.policy)
+        self.own_policy().unwrap_or(config.policy)
     }
 
     /// Whether the session's cookie has an age.
     fn persistent(&self, config: &Config) -> bool {
-        let own = self.stored.as_ref().and_then(|stored| stored.record.policy);
-        config.persistent || self.actions.remember.or(own).is_some()
+        config.persistent || self.own_policy().is_some()
     }
 
     pub(crate) fn situation(
@@ -254,7 +261,7 @@ impl Draft {
 
     /// The values to store.
     fn data(&self) -> Arc<[u8]> {
-        let stored = self.stored.as_ref().filter(|_| !self.actions.forget_values);
+        let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
         match (&self.content, stored) {
             (Some(content), _) => Arc::clone(content),
             (None, Some(stored)) => Arc::clone(&stored.record.data),
@@ -264,7 +271,7 @@ impl Draft {
 
     /// Applies the actions to a record that is about to be written at `now`.
     fn fill(&self, record: &mut Record, config: &Config, now: Timestamp) {
-        record.policy = self.actions.remember.or(record.policy);
+        record.policy = self.own_policy();
         if let Some(owner) = &self.actions.sign_in {
             record.owner = Some(Arc::clone(owner));
             record.authenticated = Some(now);
@@ -290,7 +297,7 @@ impl Draft {
             if let Some(key) = self.changes.clash(&data) {
                 return Err(Error::conflict(key.to_owned()));
             }
-            if self.actions.forget_values {
+            if self.actions.other_owner {
                 data.clear();
             }
             self.changes.replay(&mut data)?;
@@ -306,8 +313,9 @@ impl Draft {
     }
 
     /// The work is done.
-    fn settle(&mut self, stored: Option<Stored>) {
+    fn settle(&mut self, stored: Option<Stored>, now: Timestamp) {
         self.stored = stored;
+        self.at = now;
         self.actions = Actions::default();
     }
 
@@ -375,11 +383,14 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
         let mut record = Record::with_data(digest, now, now, draft.data());
         draft.fill(&mut record, &context.config, now);
         if context.store.create(token.id(), &record, now).await? == Create::Done {
-            draft.settle(Some(Stored {
-                record,
-                token,
-                digest,
-            }));
+            draft.settle(
+                Some(Stored {
+                    record,
+                    token,
+                    digest,
+                }),
+                now,
+            );
             return Ok(Outcome::Created);
         }
     }
@@ -414,7 +425,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         // What another writer did may leave nothing to do, such as a renewal.
         let Plan::Update(rotation) = plan(draft.situation(config, occasion, now)) else {
             let stored = draft.stored.take();
-            draft.settle(stored);
+            draft.settle(stored, now);
             return Ok(Outcome::Unchanged);
         };
         let Some(stored) = &draft.stored else {
@@ -429,7 +440,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         {
             Update::Done => {
                 turn.leave(&next.record);
-                draft.settle(Some(next));
+                draft.settle(Some(next), now);
                 return Ok(match rotation {
                     Rotation::Keep => Outcome::Updated,
                     Rotation::Replace | Rotation::Grace => Outcome::Renewed,

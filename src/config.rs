@@ -206,7 +206,7 @@ fn check_cookie(cookie: &Attributes, insecure_http: bool) -> Result<(), ConfigEr
             limit: 1024,
         });
     }
-    if !path.starts_with('/') || !path.bytes().all(is_attribute_byte) {
+    if !path.starts_with('/') || path.ends_with(' ') || !path.bytes().all(is_attribute_byte) {
         return Err(ConfigError::Path { path: path.clone() });
     }
     if let Some(domain) = domain {
@@ -382,8 +382,8 @@ impl fmt::Display for ConfigError {
             }
             Self::Path { path } => write!(
                 f,
-                "`path({path:?})` cannot be a cookie's path: begin with `/` and use printable ASCII \
-                 without `;`"
+                "`path({path:?})` cannot be a cookie's path: begin with `/` and use printable ASCII, \
+                 without `;` and not ending with a space"
             ),
             Self::Domain { domain } => write!(
                 f,
@@ -533,7 +533,16 @@ mod tests {
         for name in ["", "é", "a b"] {
             assert!(matches!(named(name), Err(ConfigError::CookieName { .. })));
         }
-        for path in ["", "a", "/a;b", "/a\r\nX: y", "/\u{e9}", "/a\tb", "/\x7f"] {
+        for path in [
+            "",
+            "a",
+            "/a;b",
+            "/ ",
+            "/a\r\nX: y",
+            "/\u{e9}",
+            "/a\tb",
+            "/\x7f",
+        ] {
             let error = check(|s| s.path = path.into());
             assert!(matches!(error, Err(ConfigError::Path { .. })), "{path:?}");
         }

@@ -566,7 +566,7 @@ impl Session {
     /// There is no other way to set an owner, so an attacker's token can never become a signed-in
     /// one (ASVS 7.2.4). Call it at re-authentication as well (7.5.3): it notes the time and starts
     /// the absolute timeout anew. Values stay, such as a guest's cart, unless they belong to
-    /// *another* owner; those are dropped.
+    /// *another* owner: then they are dropped, and what [`remember`](Self::remember) set as well.
     ///
     /// ```
     /// # let session = cloakroom::test_util::session();
@@ -590,7 +590,7 @@ impl Session {
         let mut state = self.state_for_cookie()?;
         if state.owner().is_some_and(|before| *before != owner) {
             state.reset();
-            state.draft.actions.forget_values = true;
+            state.draft.actions.other_owner = true;
         }
         state.draft.actions.sign_in = Some(owner);
         Ok(())
@@ -600,7 +600,7 @@ impl Session {
     /// response has, and the client drops its cookie.
     ///
     /// Requests in flight cannot bring it back. What is set after this goes into a new session
-    /// under a new id.
+    /// under a new id, and the client gets that one's cookie instead of a removal.
     ///
     /// # Errors
     ///
@@ -849,7 +849,7 @@ impl<'a> Lease<'a> {
             content: state.draft.content.take(),
             changes: mem::take(&mut state.draft.changes),
             actions: mem::take(&mut state.draft.actions),
-            rebased: false,
+            ..Draft::default()
         };
         Self {
             session,
@@ -881,7 +881,7 @@ impl<'a> Lease<'a> {
             return;
         }
         let current = draft.current(&context.config);
-        state.notice = commit::notice(outcome, state.notice, current, context.now());
+        state.notice = commit::notice(outcome, state.notice, current, draft.at);
         state.draft.stored = draft.stored;
         if state.resets != self.resets {
             return;

@@ -71,6 +71,17 @@ impl<T: SessionValue> Typed<T> {
         Ok(result)
     }
 
+    /// Sets the value, as [`Session::insert`] does: of parallel requests the last one decides it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::insert`].
+    pub fn set(&mut self, value: T) -> Result<()> {
+        self.session.insert(T::KEY, &value)?;
+        self.value = value;
+        Ok(())
+    }
+
     /// Removes the value; it then reads as `T::default()`.
     ///
     /// # Errors

@@ -145,6 +145,7 @@ pub async fn create_stores_the_record<S: SessionStore>(store: S) {
 
 /// Checks rule 2 of [`SessionStore`].
 pub async fn create_never_overwrites<S: SessionStore>(store: S) {
+    // S-02.
     let rule = Rule::new("create_never_overwrites", store);
     let now = now();
     let (id, first, second) = (session_id(), full(now), full(now));
@@ -195,6 +196,7 @@ pub async fn load_of_an_unknown_id_is_none<S: SessionStore>(store: S) {
 
 /// Checks rule 4 of [`SessionStore`].
 pub async fn expired_is_absent<S: SessionStore>(store: S) {
+    // S-47.
     let rule = Rule::new("expired_is_absent", store);
     let present = now();
     let (began, ended) = (before(present, 20 * MINUTE), before(present, 10 * MINUTE));
@@ -345,6 +347,7 @@ pub async fn update_never_creates<S: SessionStore>(store: S) {
 /// Checks rule 8 of [`SessionStore`].
 pub async fn concurrent_updates_lose_nothing<S: SessionStore>(store: S) {
     const INCREMENTS: usize = 4;
+    // S-65.
     let rule = Rule::new("concurrent_updates_lose_nothing", store);
     let now = now();
 
@@ -505,6 +508,7 @@ pub async fn touch_never_creates<S: SessionStore>(store: S) {
 
 /// Checks rule 12 of [`SessionStore`].
 pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
+    // S-52.
     let rule = Rule::new("delete_removes_for_good", store);
     let now = now();
     let (record, other) = (full(now), full(now));
@@ -693,6 +697,7 @@ pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
 
 /// Checks rule 15 of [`SessionStore`].
 pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
+    // S-57.
     let rule = Rule::new("delete_by_owner_spares_only_the_kept", store);
     let now = now();
     let (ada, grace, anonymous) = (full(now), full(now), record(now));

@@ -583,6 +583,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn expired_sessions_that_were_not_removed_yet_are_not_listed() {
+        let store = MemoryStore::new();
+        for n in 0..10 {
+            let record = record(5, Some("ada"), 0);
+            let _ = store.create(id(n), &record, at(0)).await.unwrap();
+        }
+        assert!(store.list_by_owner("ada", at(5)).await.unwrap().is_empty());
+        assert_eq!(store.len(), 6);
+    }
+
+    #[tokio::test]
     async fn every_change_is_accounted() {
         let store = MemoryStore::new();
         let update = async |new: Record| {

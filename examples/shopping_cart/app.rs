@@ -1,0 +1,166 @@
+//! The routes, and the layers around them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cloakroom::store::SessionStore;
+use cloakroom::{MemoryStore, SessionLayer};
+use tower_http::csrf::{CsrfLayer, ProtectionError};
+use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
+use tracing::Level;
+
+use crate::checkout::OrderNumbers;
+use crate::handlers::{account, goods, wizard};
+use crate::pages;
+
+/// The shop, with sessions in memory. A shop that must outlive its process, or runs in several,
+/// takes a store that does too; nothing else changes.
+pub(crate) fn app() -> Router {
+    app_with(MemoryStore::new())
+}
+
+pub(crate) fn app_with(store: impl SessionStore) -> Router {
+    let sessions = SessionLayer::builder(store)
+        // This example is opened at http://127.0.0.1, where curl and Safari refuse cookies that are
+        // `Secure`. In production serve https and delete this line: whoever can read a cookie on its
+        // way is signed in.
+        .insecure_http()
+        .error_response(session_failed)
+        .build()
+        .expect("these settings fit together");
+
+    Router::new()
+        .route("/", get(goods::list))
+        .route("/cart", get(goods::cart))
+        .route("/cart/add", post(goods::add))
+        .route("/cart/quantity", post(goods::set_quantity))
+        .route("/cart/remove", post(goods::remove))
+        .route("/theme", post(account::set_theme))
+        .route(
+            "/sign-in",
+            get(account::sign_in_form).post(account::sign_in),
+        )
+        .route("/sign-out", post(account::sign_out))
+        .route(
+            "/checkout/address",
+            get(wizard::address).post(wizard::save_address),
+        )
+        .route(
+            "/checkout/delivery",
+            get(wizard::delivery).post(wizard::save_delivery),
+        )
+        .route(
+            "/checkout/summary",
+            get(wizard::summary).post(wizard::confirm),
+        )
+        .route("/checkout/thanks", get(wizard::thanks))
+        .with_state(Arc::new(OrderNumbers::default()))
+        // These do not ask for the session, so it costs them nothing.
+        .route(
+            "/style.css",
+            get(|| file("text/css; charset=utf-8", include_str!("style.css"))),
+        )
+        .route(
+            "/icon.svg",
+            get(|| file("image/svg+xml", include_str!("icon.svg"))),
+        )
+        .fallback(async || not_found())
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(16 * 1024))
+        .layer(sessions)
+        // Outside of the session: what another site sends never reaches it.
+        .layer(CsrfLayer::new().with_rejection_response(cross_site))
+        .layer(map_response(security_headers))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+}
+
+async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+    (
+        [
+            (CONTENT_TYPE, content_type),
+            (CACHE_CONTROL, "public, max-age=300"),
+        ],
+        content,
+    )
+}
+
+/// The page in place of the handler's when a session could not be read or stored.
+fn session_failed(error: &cloakroom::Error) -> Response {
+    let status = error.status();
+    let advice = match status {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "We cannot get at your cart just now. It is not lost: please try again in a moment."
+        }
+        StatusCode::CONFLICT => {
+            "Something changed in another window. Please go back and try again."
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => "That was more than we can keep for you.",
+        _ => "Something went wrong on our side. Please try again.",
+    };
+    message(status, "Sorry!", advice)
+}
+
+fn cross_site(_: ProtectionError) -> Response {
+    message(
+        StatusCode::FORBIDDEN,
+        "That came from another site",
+        "We did nothing, in case it was not you. Please use the forms of this shop.",
+    )
+}
+
+pub(crate) fn not_found() -> Response {
+    message(
+        StatusCode::NOT_FOUND,
+        "Not found",
+        "We have no such page or product.",
+    )
+}
+
+async fn wrong_method() -> Response {
+    message(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "Nothing to see here",
+        "This address takes a form. Please begin at the shop's first page.",
+    )
+}
+
+fn message(status: StatusCode, title: &str, text: &str) -> Response {
+    (status, pages::message(title, text)).into_response()
+}
+
+async fn security_headers(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, HeaderValue); 3] = [
+        (
+            HeaderName::from_static("content-security-policy"),
+            HeaderValue::from_static(
+                "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; \
+                 form-action 'self'; frame-ancestors 'none'",
+            ),
+        ),
+        (
+            HeaderName::from_static("x-content-type-options"),
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            HeaderName::from_static("referrer-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+    ];
+    response.headers_mut().extend(HEADERS);
+    // Pages are made for one visitor: after a sign-out "back" must not bring them up again.
+    response
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}

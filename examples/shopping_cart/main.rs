@@ -1,0 +1,117 @@
+//! A small shop with real pages: a cart, a theme, sign-in and a checkout in three steps, all kept in
+//! a session. It works without JavaScript and asks nothing of any other host.
+//!
+//! ```text
+//! cargo run --example shopping_cart
+//! ```
+//!
+//! prints the address to open. `-- --port N` listens elsewhere, Ctrl-C stops it.
+//!
+//! | To see | look at |
+//! |---|---|
+//! | the session layer, the layers around it, the routes | `app.rs` |
+//! | adding to the cart so that parallel requests lose nothing | `handlers/goods.rs` |
+//! | sign-in with a new token, "keep me signed in", sign-out | `handlers/account.rs` |
+//! | a form in steps that remembers what was typed | `handlers/wizard.rs` |
+//! | messages that are shown once, and what every page reads | `visitor.rs` |
+//! | what a cart and a checkout are, whoever keeps them | `cart.rs`, `checkout.rs` |
+//! | the HTML; it is given all that it shows | `pages/` |
+//! | the whole story as a test | `tests.rs` |
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+
+mod app;
+mod cart;
+mod catalogue;
+mod checkout;
+mod handlers;
+mod pages;
+#[cfg(test)]
+mod tests;
+mod visitor;
+
+const USAGE: &str = "\
+Usage: shopping_cart [--port N]
+
+  --port N   listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
+  --help     say this
+";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // The log goes to stderr, so that stdout has the address alone.
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let args = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned());
+    let done = match parse(args) {
+        Ok(Command::Help) => io::stdout().write_all(USAGE.as_bytes()),
+        Ok(Command::Serve { port }) => serve(port).await,
+        Err(mistake) => {
+            complain(format_args!("{mistake}\n\n{USAGE}"));
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(text: fmt::Arguments<'_>) {
+    // If stderr is closed, nobody is left to tell.
+    let _ = write!(io::stderr(), "shopping_cart: {text}");
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Serve { port: u16 },
+    Help,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut port = 3000;
+    while let Some(arg) = args.next() {
+        let value = match arg.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--port" => args.next().ok_or("--port needs a number")?,
+            other => match other.strip_prefix("--port=") {
+                Some(value) => value.to_owned(),
+                None => return Err(format!("unknown argument {other:?}")),
+            },
+        };
+        port = value
+            .parse()
+            .map_err(|_| format!("{value:?} is not a port (0 to 65535)"))?;
+    }
+    Ok(Command::Serve { port })
+}
+
+async fn serve(port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot listen on port {port}, try --port 0: {error}"),
+            )
+        })?;
+    writeln!(io::stdout(), "http://{}", listener.local_addr()?)?;
+    axum::serve(listener, app::app())
+        .with_graceful_shutdown(stopped())
+        .await
+}
+
+async fn stopped() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        tracing::error!(%error, "cannot wait for Ctrl-C");
+    }
+}

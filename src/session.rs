@@ -1,139 +1,30 @@
 //! What handlers touch. Knows the client's token, and nothing else of HTTP.
 
+mod lazy;
+mod state;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OnceCell;
 
-use crate::changes::{Change, Changes};
+pub use self::lazy::LazySession;
+use self::lazy::find;
+use self::state::{Lease, State};
+use crate::changes::Change;
 use crate::clock::Timestamp;
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
-use crate::cookie::Candidates;
 use crate::data::{self, Data, Json, Key};
-use crate::error::{Chain, Error, Result};
+use crate::error::{Error, Result};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
-use crate::token::Token;
-use crate::transport::{Carried, Notice};
-
-/// A session that is loaded when somebody asks for it.
-///
-/// The layer puts one into the extensions of every request. Until [`load`](Self::load) is called
-/// nothing is parsed and the store is not asked. Clones are cheap and share the session.
-///
-/// With axum, take [`Session`] in the handler instead: its extractor does this. In a plain Tower
-/// service:
-///
-/// ```
-/// use cloakroom::{LazySession, MemoryStore, SessionLayer};
-/// use http::{Request, Response};
-/// use tower::{ServiceBuilder, ServiceExt, service_fn};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-/// async fn visit(request: Request<String>) -> cloakroom::Result<Response<String>> {
-///     let lazy = request.extensions().get::<LazySession>().expect("the layer is there");
-///     let session = lazy.load().await?;
-///     let n = session.update("visits", |n: &mut u64| {
-///         *n += 1;
-///         *n
-///     })?;
-///     Ok(Response::new(format!("visit {n}")))
-/// }
-///
-/// let service = ServiceBuilder::new()
-///     .layer(SessionLayer::new(MemoryStore::new()))
-///     .service_fn(visit);
-/// let response = service.oneshot(Request::new(String::new())).await?;
-/// assert_eq!(response.body(), "visit 1");
-/// assert!(response.headers().contains_key("set-cookie"));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct LazySession(Arc<Pending>);
-
-struct Pending {
-    context: Arc<Context>,
-    carried: Carried,
-    loaded: OnceCell<Session>,
-    /// Somebody asked, so the response depends on the session.
-    asked: AtomicBool,
-    /// The response is ready: what is loaded from now on can only be read.
-    closed: AtomicBool,
-}
-
-impl LazySession {
-    pub(crate) fn new(context: Arc<Context>, carried: Carried) -> Self {
-        Self(Arc::new(Pending {
-            context,
-            carried,
-            loaded: OnceCell::new(),
-            asked: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-        }))
-    }
-
-    /// Loads the session: one call of the store however many ask; none if the client has no
-    /// well-formed token.
-    ///
-    /// A client without a live session gets an empty one, which is stored once it has a value.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::is_store`] if the store fails or does not answer in time; the next call tries again.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing.
-    pub async fn load(&self) -> Result<Session> {
-        let Pending {
-            context,
-            carried,
-            loaded,
-            asked,
-            closed,
-        } = &*self.0;
-        asked.store(true, Ordering::SeqCst);
-        let session = loaded
-            .get_or_try_init(|| Session::load(context, carried))
-            .await?;
-        // In this order: `close` sets the flag first and looks for the session then, so that one of
-        // the two sees the other.
-        if closed.load(Ordering::SeqCst) {
-            session.close();
-        }
-        Ok(session.clone())
-    }
-
-    /// Whether anybody asked for the session.
-    pub(crate) fn asked(&self) -> bool {
-        self.0.asked.load(Ordering::SeqCst)
-    }
-
-    /// Ends the request; the session, if it was loaded.
-    pub(crate) fn close(&self) -> Option<&Session> {
-        self.0.closed.store(true, Ordering::SeqCst);
-        self.0.loaded.get()
-    }
-}
-
-impl fmt::Debug for LazySession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LazySession")
-            .field("loaded", &self.0.loaded.get())
-            .finish()
-    }
-}
+use crate::transport::Notice;
 
 /// A client's session: values by key, and who the client is.
 ///
@@ -168,54 +59,6 @@ struct Inner {
     /// Held by whoever is writing this session to the store.
     writing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
-}
-
-struct State {
-    /// What is stored and what is to be done; its changes are applied to `data` already.
-    draft: Draft,
-    data: Data,
-    /// Counts the changes of `data`.
-    edits: u64,
-    /// Counts how often all values and changes were forgotten, and how often that was the session's
-    /// end: what a `save` took along before then does not come back.
-    resets: u64,
-    ends: u64,
-    is_new: bool,
-    notice: Notice,
-    closed: bool,
-}
-
-impl State {
-    fn edit(&mut self, change: Change) {
-        match &change {
-            Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
-            Change::Remove(key) => {
-                self.data.remove(key);
-            }
-            Change::Clear => self.data.clear(),
-            // `update` sets the value that its closure made.
-            Change::Update(..) => {}
-        }
-        self.edits += 1;
-        self.draft.changes.push(change);
-    }
-
-    /// Forgets values and changes without recording that.
-    fn reset(&mut self) {
-        self.data.clear();
-        self.draft.changes.clear();
-        self.edits += 1;
-        self.resets += 1;
-    }
-
-    fn owner(&self) -> Option<&Arc<str>> {
-        let stored = self
-            .draft
-            .stored
-            .as_ref()
-            .and_then(|stored| stored.record.owner.as_ref());
-        self.draft.actions.sign_in.as_ref().or(stored)
-    }
 }
 
 fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
@@ -253,17 +96,6 @@ impl Session {
     #[cfg(all(feature = "test-util", feature = "memory"))]
     pub(crate) fn empty(context: &Arc<Context>) -> Self {
         Self::new(context, None, false)
-    }
-
-    /// Finds the session of a request: that of its one live token (S-30).
-    async fn load(context: &Arc<Context>, carried: &Carried) -> Result<Self> {
-        let candidates = carried.candidates(&context.config.cookie);
-        if candidates.overflow() {
-            tracing::warn!("request has too many session cookies; none is used");
-            return Ok(Self::new(context, None, false));
-        }
-        let found = context.deadline(find_one(context, &candidates)).await?;
-        Ok(Self::new(context, found, false))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -760,179 +592,5 @@ impl fmt::Debug for Session {
             .field("owner", &state.owner())
             .field("len", &state.data.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl State {
-    /// Encodes the values for writing, if there are changes that count.
-    fn prepare(&mut self, occasion: Occasion) {
-        if occasion == Occasion::FailedResponse {
-            self.draft.drop_changes();
-        } else if !self.draft.changes.is_empty() && self.draft.content.is_none() {
-            self.draft.content = Some(self.data.encode());
-        }
-    }
-}
-
-/// Looks up the one live session among those that a request has tokens of.
-async fn find_one(context: &Context, candidates: &Candidates) -> Result<Option<(Stored, Data)>> {
-    let mut found: Option<(Stored, Data)> = None;
-    for token in candidates.iter() {
-        let Some(next) = find(context, *token).await? else {
-            continue;
-        };
-        match &found {
-            Some((first, _)) if first.id() != next.0.id() => {
-                tracing::warn!("request has cookies of two live sessions; none is used");
-                return Ok(None);
-            }
-            // A replaced token in its grace, besides the current one.
-            Some(_) if next.0.record.digest != next.0.digest => {}
-            _ => found = Some(next),
-        }
-    }
-    Ok(found)
-}
-
-/// Looks up the live session that a token opens.
-async fn find(context: &Context, token: Token) -> Result<Option<(Stored, Data)>> {
-    let now = context.now();
-    let session = token.id();
-    // Reported, and nobody's session (S-74).
-    let damaged = |error: &(dyn std::error::Error + 'static)| {
-        tracing::error!(%session, error = %Chain(error), "stored session is damaged");
-    };
-    let record = match context.store.load(session, now).await {
-        Ok(Some(record)) => record,
-        Ok(None) => return Ok(None),
-        Err(error) if error.is_corrupt() => {
-            damaged(&error);
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let digest = token.digest(&context.config.namespace);
-    // Checked here whatever the store did, so that its mistakes cannot open a session (S-47).
-    if !record.accepts(digest, now) || !record.is_live(context.config.policy, now) {
-        tracing::debug!(%session, "token is not accepted");
-        return Ok(None);
-    }
-    match Data::parse(Arc::clone(&record.data)) {
-        Ok(data) => {
-            let stored = Stored {
-                record,
-                token,
-                digest,
-            };
-            Ok(Some((stored, data)))
-        }
-        Err(error) => {
-            damaged(&error);
-            Ok(None)
-        }
-    }
-}
-
-/// Pending work, taken out of a session to be written. If it is not written, it goes back.
-struct Lease<'a> {
-    session: &'a Session,
-    draft: Draft,
-    resets: u64,
-    ends: u64,
-}
-
-impl<'a> Lease<'a> {
-    fn take(session: &'a Session, state: &mut State) -> Self {
-        state.prepare(Occasion::Save);
-        let draft = Draft {
-            stored: state.draft.stored.clone(),
-            content: state.draft.content.take(),
-            changes: mem::take(&mut state.draft.changes),
-            actions: mem::take(&mut state.draft.actions),
-            ..Draft::default()
-        };
-        Self {
-            session,
-            draft,
-            resets: state.resets,
-            ends: state.ends,
-        }
-    }
-
-    async fn commit(mut self, occasion: Occasion) -> Result<Outcome> {
-        let context = &self.session.0.context;
-        let outcome = commit::run(context, &mut self.draft, occasion).await?;
-        self.settle(outcome);
-        Ok(outcome)
-    }
-
-    /// Makes the session show what is stored now, and on top of it what came in meanwhile.
-    fn settle(&mut self, outcome: Outcome) {
-        let session = self.session;
-        let context = &session.0.context;
-        let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
-        let draft = mem::take(&mut self.draft);
-        let mut state = session.state();
-        if state.ends != self.ends {
-            // Destroyed meanwhile: what was just stored has to go.
-            let id = draft.stored.as_ref().map(Stored::id);
-            let destroy = &mut state.draft.actions.destroy;
-            *destroy = destroy.or(id);
-            return;
-        }
-        let current = draft.current(&context.config);
-        state.notice = commit::notice(outcome, state.notice, current, draft.at);
-        state.draft.stored = draft.stored;
-        if state.resets != self.resets {
-            return;
-        }
-        let mut changes = if dropped {
-            Changes::default()
-        } else {
-            draft.changes.stored()
-        };
-        let mut later = mem::take(&mut state.draft.changes);
-        if draft.rebased || dropped {
-            let stored = state.draft.stored.as_ref();
-            let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
-            // What was just written or loaded parses.
-            let Some(Ok(mut data)) = data else { return };
-            while !later.is_empty() {
-                // Closures of the application run without the lock.
-                drop(state);
-                if later.replay(&mut data).is_ok() {
-                    changes.extend(later);
-                }
-                state = session.state();
-                if state.resets != self.resets {
-                    return;
-                }
-                later = mem::take(&mut state.draft.changes);
-            }
-            state.data = data;
-            state.edits += 1;
-        }
-        changes.extend(later);
-        state.draft.changes = changes;
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let draft = mem::take(&mut self.draft);
-        let mut state = self.session.state();
-        if state.resets == self.resets {
-            let later = mem::replace(&mut state.draft.changes, draft.changes);
-            state.draft.changes.extend(later);
-        }
-        let later = mem::take(&mut state.draft.actions);
-        state.draft.actions = if state.ends == self.ends {
-            draft.actions.then(later)
-        } else {
-            Actions {
-                destroy: later.destroy.or(draft.actions.destroy),
-                ..later
-            }
-        };
     }
 }

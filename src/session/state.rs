@@ -1,0 +1,173 @@
+//! What a session holds while a handler works on it, and how it is handed to a commit and back.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::Session;
+use crate::changes::{Change, Changes};
+use crate::commit::{self, Actions, Draft, Occasion, Outcome, Stored};
+use crate::data::Data;
+use crate::error::Result;
+use crate::transport::Notice;
+
+/// A session while it is in a handler's hands.
+pub(super) struct State {
+    /// What is stored and what is to be done; its changes are applied to `data` already.
+    pub(super) draft: Draft,
+    pub(super) data: Data,
+    /// Counts the changes of `data`.
+    pub(super) edits: u64,
+    /// Counts how often all values and changes were forgotten, and how often that was the session's
+    /// end: what a `save` took along before then does not come back.
+    pub(super) resets: u64,
+    pub(super) ends: u64,
+    pub(super) is_new: bool,
+    pub(super) notice: Notice,
+    pub(super) closed: bool,
+}
+
+impl State {
+    pub(super) fn edit(&mut self, change: Change) {
+        match &change {
+            Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
+            Change::Remove(key) => {
+                self.data.remove(key);
+            }
+            Change::Clear => self.data.clear(),
+            // `update` sets the value that its closure made.
+            Change::Update(..) => {}
+        }
+        self.edits += 1;
+        self.draft.changes.push(change);
+    }
+
+    /// Forgets values and changes without recording that.
+    pub(super) fn reset(&mut self) {
+        self.data.clear();
+        self.draft.changes.clear();
+        self.edits += 1;
+        self.resets += 1;
+    }
+
+    pub(super) fn owner(&self) -> Option<&Arc<str>> {
+        let stored = self
+            .draft
+            .stored
+            .as_ref()
+            .and_then(|stored| stored.record.owner.as_ref());
+        self.draft.actions.sign_in.as_ref().or(stored)
+    }
+
+    /// Encodes the values for writing, if there are changes that count.
+    pub(super) fn prepare(&mut self, occasion: Occasion) {
+        if occasion == Occasion::FailedResponse {
+            self.draft.drop_changes();
+        } else if !self.draft.changes.is_empty() && self.draft.content.is_none() {
+            self.draft.content = Some(self.data.encode());
+        }
+    }
+}
+
+/// Pending work, taken out of a session to be written. If it is not written, it goes back.
+pub(super) struct Lease<'a> {
+    session: &'a Session,
+    draft: Draft,
+    resets: u64,
+    ends: u64,
+}
+
+impl<'a> Lease<'a> {
+    pub(super) fn take(session: &'a Session, state: &mut State) -> Self {
+        state.prepare(Occasion::Save);
+        let draft = Draft {
+            stored: state.draft.stored.clone(),
+            content: state.draft.content.take(),
+            changes: mem::take(&mut state.draft.changes),
+            actions: mem::take(&mut state.draft.actions),
+            ..Draft::default()
+        };
+        Self {
+            session,
+            draft,
+            resets: state.resets,
+            ends: state.ends,
+        }
+    }
+
+    pub(super) async fn commit(mut self, occasion: Occasion) -> Result<Outcome> {
+        let context = &self.session.0.context;
+        let outcome = commit::run(context, &mut self.draft, occasion).await?;
+        self.settle(outcome);
+        Ok(outcome)
+    }
+
+    /// Makes the session show what is stored now, and on top of it what came in meanwhile.
+    fn settle(&mut self, outcome: Outcome) {
+        let session = self.session;
+        let context = &session.0.context;
+        let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
+        let draft = mem::take(&mut self.draft);
+        let mut state = session.state();
+        if state.ends != self.ends {
+            // Destroyed meanwhile: what was just stored has to go.
+            let id = draft.stored.as_ref().map(Stored::id);
+            let destroy = &mut state.draft.actions.destroy;
+            *destroy = destroy.or(id);
+            return;
+        }
+        let current = draft.current(&context.config);
+        state.notice = commit::notice(outcome, state.notice, current, draft.at);
+        state.draft.stored = draft.stored;
+        if state.resets != self.resets {
+            return;
+        }
+        let mut changes = if dropped {
+            Changes::default()
+        } else {
+            draft.changes.stored()
+        };
+        let mut later = mem::take(&mut state.draft.changes);
+        if draft.rebased || dropped {
+            let stored = state.draft.stored.as_ref();
+            let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
+            // What was just written or loaded parses.
+            let Some(Ok(mut data)) = data else { return };
+            while !later.is_empty() {
+                // Closures of the application run without the lock.
+                drop(state);
+                if later.replay(&mut data).is_ok() {
+                    changes.extend(later);
+                }
+                state = session.state();
+                if state.resets != self.resets {
+                    return;
+                }
+                later = mem::take(&mut state.draft.changes);
+            }
+            state.data = data;
+            state.edits += 1;
+        }
+        changes.extend(later);
+        state.draft.changes = changes;
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let draft = mem::take(&mut self.draft);
+        let mut state = self.session.state();
+        if state.resets == self.resets {
+            let later = mem::replace(&mut state.draft.changes, draft.changes);
+            state.draft.changes.extend(later);
+        }
+        let later = mem::take(&mut state.draft.actions);
+        state.draft.actions = if state.ends == self.ends {
+            draft.actions.then(later)
+        } else {
+            Actions {
+                destroy: later.destroy.or(draft.actions.destroy),
+                ..later
+            }
+        };
+    }
+}

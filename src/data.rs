@@ -70,6 +70,28 @@ impl Text {
     }
 }
 
+impl Value {
+    fn get<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Loaded(range) => &source[range.clone()],
+            Self::Own(json) => json,
+        }
+    }
+}
+
+/// A value of its own reference count.
+pub(crate) struct Held {
+    source: Arc<[u8]>,
+    value: Value,
+}
+
+impl Held {
+    /// The value's JSON text.
+    pub(crate) fn json(&self) -> &[u8] {
+        self.value.get(&self.source)
+    }
+}
+
 impl Data {
     /// No values.
     pub(crate) fn new() -> Self {
@@ -106,17 +128,20 @@ impl Data {
             .binary_search_by(|entry| entry.key.get(&self.source).cmp(key.as_bytes()))
     }
 
-    fn value<'a>(&'a self, value: &'a Value) -> &'a [u8] {
-        match value {
-            Value::Loaded(range) => &self.source[range.clone()],
-            Value::Own(json) => json,
-        }
-    }
-
     /// The JSON text of a key's value.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         let at = self.position(key).ok()?;
-        Some(self.value(&self.entries[at].value))
+        Some(self.entries[at].value.get(&self.source))
+    }
+
+    /// A key's value for longer than the data is borrowed.
+    pub(crate) fn hold(&self, key: &str) -> Option<Held> {
+        let at = self.position(key).ok()?;
+        let value = self.entries[at].value.clone();
+        Some(Held {
+            source: Arc::clone(&self.source),
+            value,
+        })
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
@@ -155,7 +180,7 @@ impl Data {
     /// How many bytes [`encode`](Self::encode) would make.
     pub(crate) fn encoded_len(&self) -> usize {
         let members = self.entries.iter().map(|entry| {
-            quoted_len(entry.key.get(&self.source)) + 1 + self.value(&entry.value).len()
+            quoted_len(entry.key.get(&self.source)) + 1 + entry.value.get(&self.source).len()
         });
         2 + members.sum::<usize>() + self.entries.len().saturating_sub(1)
     }
@@ -179,7 +204,7 @@ impl Data {
                 }
                 write_quoted(out, entry.key.get(&self.source));
                 out.push(b':');
-                out.extend_from_slice(self.value(&entry.value));
+                out.extend_from_slice(entry.value.get(&self.source));
             }
             out.push(b'}');
             Ok::<_, Infallible>(())

@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
-use crate::data::{self, Data, Json, Key};
+use crate::data::{self, Data, Held, Json, Key};
 use crate::error::{Error, Result};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
@@ -61,6 +61,10 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// How often the closure of an `update` runs while others change the key: a bound for one that does so
+/// itself and would never come to an end.
+const MAX_RUNS: u32 = 1000;
+
 fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
     data::written(|out| serde_json::to_writer(out, value))
         .map_err(|error| Error::encode(key.clone(), error))
@@ -84,7 +88,6 @@ impl Session {
                     ..Draft::default()
                 },
                 data: values.unwrap_or_else(Data::new),
-                edits: 0,
                 resets: 0,
                 ends: 0,
                 notice: Notice::None,
@@ -99,8 +102,7 @@ impl Session {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Of the application, only `Deserialize` runs under the lock, before anything is changed: after
-        // a panic the state is whole.
+        // No code of the application runs under the lock, so a panic left the state whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,12 +132,21 @@ impl Session {
     /// [`Error::is_decode`] if the value is not a `T`, for instance after a deployment that changed
     /// the type. Other keys are not affected.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        self.hold(key)
+            .map(|held| decode(key, held.json()))
+            .transpose()
+    }
+
+    fn hold(&self, key: &str) -> Option<Held> {
         let mut state = self.state();
         self.note_read(&mut state, key);
-        let Some(json) = state.data.get(key) else {
-            return Ok(None);
-        };
-        decode(key, json).map(Some)
+        state.data.hold(key)
+    }
+
+    fn hold_to_change(&self, key: &str) -> Result<Option<Held>> {
+        let mut state = self.state_for_values()?;
+        self.note_read(&mut state, key);
+        Ok(state.data.hold(key))
     }
 
     fn note_read(&self, state: &mut State, key: &str) {
@@ -181,7 +192,9 @@ impl Session {
     /// This is how to count, append and toggle: when a parallel request has changed the session
     /// meanwhile, the closure **runs again** on the newer value, so that no change is lost. It may
     /// run more than once, on values the handler has not seen, and what it returns is taken from a
-    /// run on what this request sees. Let it do nothing but change the value.
+    /// run on what this request sees. Let it do nothing but change the value. What must happen
+    /// exactly once, such as placing an order, needs more than a return value: a key that makes the
+    /// second try harmless.
     ///
     /// ```
     /// # let session = cloakroom::test_util::session();
@@ -195,7 +208,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get) and [`insert`](Self::insert); the session is then as it was.
+    /// As [`get`](Self::get) and [`insert`](Self::insert), and [`Error::is_conflict`] if the closure
+    /// itself changes the key; the session is then as it was.
     pub fn update<T, R>(
         &self,
         key: impl Into<Cow<'static, str>>,
@@ -205,21 +219,19 @@ impl Session {
         T: Default + Serialize + DeserializeOwned,
     {
         let key = key.into();
-        loop {
-            let (edits, mut value) = {
-                let mut state = self.state_for_values()?;
-                self.note_read(&mut state, &key);
-                let value = state.data.get(&key).map(|json| decode::<T>(&key, json));
-                (state.edits, value.transpose()?.unwrap_or_default())
-            };
+        for _ in 0..MAX_RUNS {
+            let held = self.hold_to_change(&key)?;
+            let before = held.as_ref().map(Held::json);
+            let value = before.map(|json| decode::<T>(&key, json));
+            let mut value = value.transpose()?.unwrap_or_default();
             // Without the lock, so that the closure may use the session.
             let result = change(&mut value);
             let json = encode(&key, &value)?;
             let mut state = self.state_for_values()?;
-            if state.edits != edits {
+            if state.data.get(&key) != before {
                 continue;
             }
-            if state.data.get(&key) == Some(&*json) {
+            if before == Some(&*json) {
                 return Ok(result);
             }
             self.check_size(&state, &key, &json)?;
@@ -237,6 +249,7 @@ impl Session {
             }
             return Ok(result);
         }
+        Err(Error::contended())
     }
 
     /// Removes a key and returns its value: for what is shown once.
@@ -245,14 +258,17 @@ impl Session {
     ///
     /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let mut state = self.state_for_values()?;
-        self.note_read(&mut state, key);
-        let Some(json) = state.data.get(key) else {
-            return Ok(None);
-        };
-        let value = decode(key, json)?;
-        state.edit(Change::Remove(key.to_owned().into()));
-        Ok(Some(value))
+        loop {
+            let Some(held) = self.hold_to_change(key)? else {
+                return Ok(None);
+            };
+            let value = decode(key, held.json())?;
+            let mut state = self.state_for_values()?;
+            if state.data.get(key) == Some(held.json()) {
+                state.edit(Change::Remove(key.to_owned().into()));
+                return Ok(Some(value));
+            }
+        }
     }
 
     /// Removes a key; whether it was there.

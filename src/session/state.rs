@@ -15,8 +15,6 @@ pub(super) struct State {
     /// What is stored and what is to be done; its changes are applied to `data` already.
     pub(super) draft: Draft,
     pub(super) data: Data,
-    /// Counts the changes of `data`.
-    pub(super) edits: u64,
     /// Counts how often all values and changes were forgotten, and how often that was the session's
     /// end: what a `save` took along before then does not come back.
     pub(super) resets: u64,
@@ -37,7 +35,6 @@ impl State {
             // `update` sets the value that its closure made.
             Change::Update(..) => {}
         }
-        self.edits += 1;
         self.draft.changes.push(change);
     }
 
@@ -45,7 +42,6 @@ impl State {
     pub(super) fn reset(&mut self) {
         self.data.clear();
         self.draft.changes.clear();
-        self.edits += 1;
         self.resets += 1;
     }
 
@@ -145,7 +141,6 @@ impl<'a> Lease<'a> {
                 later = mem::take(&mut state.draft.changes);
             }
             state.data = data;
-            state.edits += 1;
         }
         changes.extend(later);
         state.draft.changes = changes;

@@ -18,12 +18,13 @@
 //!
 //! A function takes the store by value; give it a clone or an `Arc` to keep the store. It panics if
 //! the store breaks its rule, and quotes it. To have races that are real, run it on a runtime with
-//! several threads. Ids and owners are made anew for each run, so any number of functions, processes
-//! and runs can share one server, and need not clean up; apart from what
-//! [`delete_expired_is_bounded`] removes (records that ended before the year 2001), a function leaves
-//! all records alone that it did not make. Records are dated around the system's time or long before,
-//! never so that they would end while a test runs: it does no harm if a store drops them by its own
-//! clock.
+//! several threads.
+//!
+//! Ids and owners are made anew for each run, so functions, processes and runs can share a server, and
+//! nothing need be cleaned up. A function leaves all records alone that it did not make; only
+//! [`delete_expired_is_bounded`] removes whatever ended before some moment between 1970 and 2001. The
+//! times that the store is told are around the present, less than an hour off, or of those years. No
+//! record ends while a test runs, so it does no harm if a store drops records by a clock of its own.
 //!
 //! ```
 //! use cloakroom::MemoryStore;
@@ -240,10 +241,20 @@ pub async fn expired_is_absent<S: SessionStore>(store: S) {
             .await;
     }
 
-    let live = ending(soon, full(present));
-    let id = rule.new_session(&live, present).await;
-    let now = before(soon, Duration::from_millis(1));
-    rule.stored(id, &live, now, "in its last millisecond").await;
+    // A store may remove what has expired whenever it is told the time. Who shares it and does this
+    // just now may tell it a later time; but one undisturbed try shows that it can keep the record.
+    for _ in 0..10 {
+        let [random] = random();
+        let expires = after(soon, 10 * MINUTE + Duration::from_secs(u8::into(random)));
+        let id = rule
+            .new_session(&ending(expires, full(present)), present)
+            .await;
+        let last = before(expires, Duration::from_millis(1));
+        if rule.load(id, last).await.is_some() {
+            return;
+        }
+    }
+    rule.broken("a record is absent in its last millisecond");
 }
 
 /// Checks rule 5 of [`SessionStore`].
@@ -268,7 +279,7 @@ pub async fn update_swaps_only_the_expected_version<S: SessionStore>(store: S) {
         .await;
 
     let mut sparse = versioned(version(2), record(now));
-    sparse.expires = after(now, 5 * MINUTE);
+    sparse.expires = after(now, 55 * MINUTE);
     rule.swap(id, &sparse, version(1), now).await;
     rule.stored(id, &sparse, now, "after an `update` that cleared fields")
         .await;
@@ -330,13 +341,13 @@ pub async fn update_never_creates<S: SessionStore>(store: S) {
     refused(id, "of a deleted record").await;
 
     // S-62: neither order of the two leaves anything behind.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let id = rule.new_session(&full(now), now).await;
         let new = second(now);
         let (one, other, raced) = (rule.clone(), rule.clone(), new.clone());
         let update = async move { one.update(id, &raced, Version::FIRST, now).await };
         let delete = async move { other.delete(id).await };
-        race(update, delete).await;
+        race(round, update, delete).await;
         rule.absent(id, now, "after an `update` met a `delete`")
             .await;
         rule.listed(&new, &[], now, "after an `update` met a `delete`")
@@ -446,7 +457,7 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
         let next = versioned(current.version.next(), full(now));
         rule.swap(id, &next, current.version, now).await;
     }
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let first = full(now);
         let id = rule.new_session(&first, now).await;
         let mut next = versioned(first.version.next(), full(now));
@@ -463,7 +474,7 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
             let touched = other.touch(id, later, now).await;
             other.check(touched, "a parallel `update` disturbs a `touch`");
         };
-        race(update, touch).await;
+        race(round, update, touch).await;
         // The update sets the end, too, so either may have had the last word on that.
         let expires = rule.load(id, now).await.map(|record| record.expires);
         if expires == Some(later) {
@@ -493,13 +504,13 @@ pub async fn touch_never_creates<S: SessionStore>(store: S) {
         .await;
 
     // S-64: neither order of the two leaves anything behind.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let record = full(now);
         let id = rule.new_session(&record, now).await;
         let (one, other) = (rule.clone(), rule.clone());
         let touch = async move { one.touch(id, after(now, 60 * MINUTE), now).await };
         let delete = async move { other.delete(id).await };
-        race(touch, delete).await;
+        race(round, touch, delete).await;
         rule.absent(id, now, "after a `touch` met a `delete`").await;
         rule.listed(&record, &[], now, "after a `touch` met a `delete`")
             .await;
@@ -551,9 +562,8 @@ pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
 
 /// Checks rule 13 of [`SessionStore`].
 ///
-/// Removes the records that ended before some moment between 1970 and 2001, its own among them. Other
-/// sweepers of the same table can be at work meanwhile, this function in another process for one; so
-/// what looks wrong is tried again, and only what is wrong every time breaks the rule.
+/// Others may sweep the same table meanwhile, this function in another process for one. So what looks
+/// wrong is tried again, and what is wrong every time breaks the rule.
 pub async fn delete_expired_is_bounded<S: SessionStore>(store: S) {
     let rule = Rule::new("delete_expired_is_bounded", store);
     let mut outcome = Ok(());
@@ -654,11 +664,9 @@ pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
     let one = rule.new_session(&ada, now).await;
     let two = rule.new_session(&another(&ada, now), now).await;
     let expired = ending(after(now, MINUTE), another(&ada, now));
-    let expired_id = rule.new_session(&expired, now).await;
+    rule.new_session(&expired, now).await;
     let anonymous = rule.new_session(&record(now), now).await;
     let other = rule.new_session(&grace, now).await;
-    rule.listed(&ada, &[one, two, expired_id], now, "of three")
-        .await;
     let now = expired.expires;
     rule.listed(&ada, &[one, two], now, "when one has expired")
         .await;
@@ -1037,15 +1045,18 @@ fn wording(name: &str) -> String {
     })
 }
 
-/// Runs two of different types at once, whatever they answer.
+/// Runs two of different types at once, whatever they answer. The second begins first, as a rule;
+/// which one that is changes from round to round.
 async fn race(
+    round: usize,
     one: impl Future<Output: Send> + Send + 'static,
     other: impl Future<Output: Send> + Send + 'static,
 ) {
-    let racers: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] = [
+    let mut racers: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] = [
         Box::pin(async move { _ = one.await }),
         Box::pin(async move { _ = other.await }),
     ];
+    racers.rotate_left(round % 2);
     together(racers).await;
 }
 

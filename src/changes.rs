@@ -98,6 +98,10 @@ impl Changes {
         Ok(())
     }
 
+    pub(crate) fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
     /// A key that the handler read, then set or removed, and that has another value in `current`.
     pub(crate) fn clash(&self, current: &Data) -> Option<&str> {
         let changed = |(key, value): &&(Key, Option<Json>)| current.get(key) != value.as_deref();

@@ -291,12 +291,7 @@ impl Draft {
             return Ok(Rebased::Superseded);
         }
         if !self.changes.is_empty() {
-            let corrupt = |error| Error::from(StoreError::corrupt(error));
-            let mut data = Data::parse(Arc::clone(&current.data)).map_err(corrupt)?;
-            // Without the setting no reads are noted.
-            if let Some(key) = self.changes.clash(&data) {
-                return Err(Error::conflict(key.to_owned()));
-            }
+            let mut data = parse(&current)?;
             if self.actions.other_owner {
                 data.clear();
             }
@@ -312,6 +307,18 @@ impl Draft {
         Ok(Rebased::Done)
     }
 
+    /// Fails if a key that the handler read and then set was changed meanwhile, here or before a
+    /// `save`. Reads are noted under [`OnConflict::Reject`](crate::config::OnConflict) alone.
+    fn check_reads(&self) -> Result<()> {
+        let Some(stored) = self.stored.as_ref().filter(|_| self.changes.has_reads()) else {
+            return Ok(());
+        };
+        match self.changes.clash(&parse(&stored.record)?) {
+            Some(key) => Err(Error::conflict(key.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// The work is done.
     fn settle(&mut self, stored: Option<Stored>, now: Timestamp) {
         self.stored = stored;
@@ -325,6 +332,10 @@ impl Draft {
         let is_current = stored.record.digest == stored.digest;
         is_current.then(|| (stored, self.persistent(config)))
     }
+}
+
+fn parse(record: &Record) -> Result<Data> {
+    Data::parse(Arc::clone(&record.data)).map_err(|error| StoreError::corrupt(error).into())
 }
 
 enum Rebased {
@@ -431,6 +442,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         let Some(stored) = &draft.stored else {
             return Ok(Outcome::Unchanged);
         };
+        draft.check_reads()?;
         let expected = stored.record.version;
         let next = next(context, draft, stored, rotation, now)?;
         match context

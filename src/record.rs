@@ -91,7 +91,7 @@ pub struct Record {
     pub digest: Digest,
     /// The digest that a periodic renewal replaced, while it has grace.
     pub previous: Option<Previous>,
-    /// The application's user id, once signed in: 1 to 255 bytes.
+    /// The application's user id, once signed in: 1 to 255 bytes without NUL.
     pub owner: Option<Arc<str>>,
     /// When the session began.
     pub created: Timestamp,

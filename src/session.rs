@@ -408,8 +408,8 @@ impl Session {
         }
     }
 
-    /// Makes the session that of `owner`, the application's user id (1 to 255 bytes), who has just
-    /// proved who they are; the client gets a new token and the old one is dead at once.
+    /// Makes the session that of `owner`, the application's user id (1 to 255 bytes without
+    /// NUL), who has just proved who they are; the client gets a new token and the old one is dead at once.
     ///
     /// There is no other way to set an owner, so an attacker's token can never become a signed-in
     /// one (ASVS 7.2.4). Call it at re-authentication as well (7.5.3): it notes the time and starts
@@ -428,12 +428,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::is_invalid`] for an owner that is empty or longer than 255 bytes,
+    /// [`Error::is_invalid`] for an owner out of that range,
     /// [`Error::is_committed`] as for [`renew`](Self::renew).
     pub fn sign_in(&self, owner: impl Into<String>) -> Result<()> {
         let owner: Arc<str> = owner.into().into();
-        if !(1..=255).contains(&owner.len()) {
-            return Err(Error::invalid("an owner has 1 to 255 bytes"));
+        if !(1..=255).contains(&owner.len()) || owner.contains('\0') {
+            return Err(Error::invalid(
+                "an owner has 1 to 255 bytes, none of them NUL",
+            ));
         }
         let mut state = self.state_for_cookie()?;
         if state.owner().is_some_and(|before| *before != owner) {

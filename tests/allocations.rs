@@ -1,8 +1,10 @@
 //! How many allocations a session adds to a request, so that they cannot creep up.
 //!
-//! Counted over the same router under a layer that does nothing (axum itself pays two allocations for
-//! any layer) with a handler that answers the same, in one thread; a file of
-//! its own, since the allocator counts for the whole process.
+//! Counted over the same router under a layer that does nothing (axum itself pays two allocations
+//! for any layer), with a handler that answers the same, in one thread. A file of its own, since the
+//! allocator counts for the whole process.
+
+#![cfg(all(feature = "axum", feature = "memory"))]
 
 use std::alloc::System;
 

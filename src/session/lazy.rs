@@ -80,7 +80,7 @@ impl LazySession {
     ///
     /// # Errors
     ///
-    /// [`Error::is_store`] if the store fails or does not answer in time; the next call tries again.
+    /// [`Error::is_store`](crate::Error::is_store) if the store fails or does not answer in time; the next call tries again.
     ///
     /// # Cancel safety
     ///

@@ -123,7 +123,7 @@ pub async fn create_stores_the_record<S: SessionStore>(store: S) {
     let rule = Rule::new("create_stores_the_record", store);
     let now = now();
     let long_ago = Timestamp::from_millis(0);
-    let longest = Duration::from_millis(u64::MAX);
+    let longest = Duration::from_millis(Timestamp::MAX.as_millis());
     let extreme = Record {
         version: Version::new(LARGE + 1),
         previous: Some(Previous::new(digest(), Timestamp::MAX)),
@@ -803,8 +803,6 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
         "\u{e9}",
         "e\u{301}",
         "e",
-        "\0",
-        "\0a",
         "\t",
         "%",
         "_",
@@ -826,7 +824,7 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
     owners.push(format!("{stem:x<254}y"));
     owners.push(format!("{stem:x<254}z"));
     // One byte each; others may have the same, so these are looked for among whatever is there.
-    let short = ["x".to_owned(), "\0".to_owned()];
+    let short = ["x".to_owned(), "\u{1}".to_owned()];
     let mut sessions = Vec::new();
     for owner in owners.into_iter().chain(short) {
         let record = Record {

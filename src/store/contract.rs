@@ -41,7 +41,7 @@ use crate::record::{Record, Version};
 /// 15. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
 ///     how many; nobody else's.
 /// 16. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
-///     UTF-8, compared byte by byte.
+///     UTF-8 without NUL, compared byte by byte.
 ///
 /// The caller passes the time, so there is one clock and a store needs none. A future may be dropped
 /// at any `await`; the operation has then happened wholly or not at all. Errors keep their cause as

@@ -1,0 +1,44 @@
+//! The stores against the contract, and the conformance suite against stores that break it.
+#![cfg(feature = "memory")]
+
+mod broken;
+mod fault;
+
+use std::sync::Arc;
+
+use cloakroom::store::conformance;
+use cloakroom::test_util::FaultStore;
+use cloakroom::{MemoryStore, conformance_tests};
+
+conformance_tests!(memory, async { MemoryStore::new() });
+conformance_tests!(memory_in_an_arc, async { Arc::new(MemoryStore::new()) });
+conformance_tests!(fault_store_without_faults, async {
+    FaultStore::new(MemoryStore::new())
+});
+
+/// As it is on a server on which several processes test at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_the_suite_can_share_a_store() {
+    let store = MemoryStore::builder()
+        .max_sessions(usize::MAX)
+        .max_bytes(usize::MAX)
+        .build();
+    // On its own, because the memory store removes what has expired when it hears the present time.
+    let swept = MemoryStore::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    macro_rules! spawn {
+        ($($rule:ident)*) => { $(tasks.spawn(conformance::$rule(store.clone()));)* };
+    }
+    for _ in 0..4 {
+        spawn! {
+            create_stores_the_record create_never_overwrites load_of_an_unknown_id_is_none
+            expired_is_absent update_swaps_only_the_expected_version
+            update_conflict_returns_the_current_record update_never_creates
+            concurrent_updates_lose_nothing touch_only_extends touch_keeps_everything_else
+            touch_never_creates delete_removes_for_good list_by_owner_shows_live_sessions
+            delete_by_owner_spares_only_the_kept data_is_opaque
+        }
+        tasks.spawn(conformance::delete_expired_is_bounded(swept.clone()));
+    }
+    tasks.join_all().await;
+}

@@ -50,7 +50,8 @@ impl fmt::Display for SessionRejection {
         match self {
             Self::MissingLayer => f.write_str(
                 "no session layer is around this route: add `.layer(SessionLayer::new(store))` to \
-                 the router, after its routes",
+                 the router, after its routes and after every layer that uses the session, since \
+                 the last one added is the outermost",
             ),
             Self::Failed(error) => error.fmt(f),
         }

@@ -1,6 +1,10 @@
 //! What a handler did to the values, recorded so that it can be done again on newer data.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
+use std::mem;
+use std::sync::Arc;
 
 use crate::data::{Data, Json, Key};
 use crate::error::Result;
@@ -16,83 +20,110 @@ pub(crate) enum Change {
     Update(Key, Update),
 }
 
-impl Change {
-    fn key(&self) -> Option<&str> {
-        match self {
-            Self::Set(key, _) | Self::Remove(key) | Self::Update(key, _) => Some(key),
-            Self::Clear => None,
-        }
-    }
+/// The changes of one key, in order.
+#[derive(Default)]
+struct KeyChange {
+    /// What the key was set to (`None`: removed), whatever was there.
+    set: Option<Option<Json>>,
+    /// What was done after that; nearly always once, and a `Vec` would be an allocation.
+    update: Option<Update>,
+    updates: Vec<Update>,
+}
 
-    /// Whether the outcome for the key does not depend on what was there.
-    fn overwrites(&self) -> bool {
-        !matches!(self, Self::Update(..))
+impl KeyChange {
+    fn push(&mut self, update: Update) {
+        if self.update.is_none() {
+            self.update = Some(update);
+        } else {
+            self.updates.push(update);
+        }
     }
 }
 
-/// The log of a handler's changes, in order and without those that a later one overwrites, plus what
-/// it read before where that matters.
+/// A handler's changes, less those that a later one overwrites, plus what it read before where that
+/// matters.
+///
+/// Keys do not depend on each other, so it is enough to keep the order within each.
 #[derive(Default)]
 pub(crate) struct Changes {
-    log: Vec<Change>,
+    cleared: bool,
+    keys: BTreeMap<Key, KeyChange>,
     /// Keys and the values that the handler saw, before any change of its own.
-    reads: Vec<(Key, Option<Json>)>,
+    reads: BTreeMap<Key, Option<Json>>,
 }
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.log.is_empty()
+        !self.cleared && self.keys.is_empty()
     }
 
-    /// Records a change that the visible data already shows.
-    pub(crate) fn push(&mut self, change: Change) {
-        match &change {
-            Change::Clear => self.log.clear(),
-            Change::Set(key, _) | Change::Remove(key) => {
-                self.log.retain(|earlier| earlier.key() != Some(&**key));
+    /// Records a change that the visible data already shows. Returns what it overwrites: closures of
+    /// the application, to be dropped where that can do no harm.
+    #[must_use = "closures are dropped without a lock held"]
+    pub(crate) fn push(&mut self, change: Change) -> Self {
+        let mut overwritten = Self::default();
+        let mut set = |key: Key, json| {
+            let change = KeyChange {
+                set: Some(json),
+                ..KeyChange::default()
+            };
+            if let Some(old) = self.keys.insert(key.clone(), change)
+                && old.update.is_some()
+            {
+                overwritten.keys.insert(key, old);
             }
-            Change::Update(..) => {}
+        };
+        match change {
+            Change::Set(key, json) => set(key, Some(json)),
+            Change::Remove(key) => set(key, None),
+            Change::Clear => {
+                self.cleared = true;
+                overwritten.keys = mem::take(&mut self.keys);
+            }
+            Change::Update(key, update) => self.keys.entry(key).or_default().push(update),
         }
-        self.log.push(change);
+        overwritten
     }
 
     /// Whether an earlier change decides the key's value whatever the store holds. An update on top
     /// of it is then recorded as the value it made, so that a loop of them keeps the log short.
     pub(crate) fn decides(&self, key: &str) -> bool {
-        self.log
-            .iter()
-            .any(|change| change.overwrites() && change.key().is_none_or(|changed| changed == key))
+        self.cleared
+            || self
+                .keys
+                .get(key)
+                .is_some_and(|change| change.set.is_some())
     }
 
     /// Notes the stored value of `key` that the handler sees.
     pub(crate) fn note_read(&mut self, key: &str, value: Option<&[u8]>) {
         if !self.concern(key) {
-            self.reads.retain(|(read, _)| read != key);
             self.reads
-                .push((key.to_owned().into(), value.map(Json::from)));
+                .insert(key.to_owned().into(), value.map(Json::from));
         }
     }
 
-    /// Whether the log has a change of the key.
+    /// Whether the key was changed.
     fn concern(&self, key: &str) -> bool {
-        self.log
-            .iter()
-            .any(|change| change.key().is_none_or(|changed| changed == key))
+        self.cleared || self.keys.contains_key(key)
     }
 
     /// Does the changes again, on `data`.
     pub(crate) fn replay(&mut self, data: &mut Data) -> Result<()> {
-        for change in &mut self.log {
-            match change {
-                Change::Set(key, json) => data.set(key.clone(), json.clone()),
-                Change::Remove(key) => {
+        if self.cleared {
+            data.clear();
+        }
+        for (key, change) in &mut self.keys {
+            match &change.set {
+                Some(Some(json)) => data.set(key.clone(), Arc::clone(json)),
+                Some(None) => {
                     data.remove(key);
                 }
-                Change::Clear => data.clear(),
-                Change::Update(key, update) => {
-                    let json = update(key, data.get(key))?;
-                    data.set(key.clone(), json);
-                }
+                None => {}
+            }
+            for update in change.update.iter_mut().chain(&mut change.updates) {
+                let json = update(key, data.get(key))?;
+                data.set(key.clone(), json);
             }
         }
         Ok(())
@@ -104,18 +135,9 @@ impl Changes {
 
     /// A key that the handler read, then set or removed, and that has another value in `current`.
     pub(crate) fn clash(&self, current: &Data) -> Option<&str> {
-        let changed = |(key, value): &&(Key, Option<Json>)| current.get(key) != value.as_deref();
-        let rewritten = |(key, _): &&(Key, Option<Json>)| {
-            let on_key = |change: &Change| change.key().is_none_or(|changed| changed == key);
-            self.log
-                .iter()
-                .any(|change| change.overwrites() && on_key(change))
-        };
-        self.reads
-            .iter()
-            .filter(changed)
-            .find(rewritten)
-            .map(|(key, _)| &**key)
+        let mut rewritten = self.reads.iter().filter(|(key, _)| self.decides(key));
+        let changed = rewritten.find(|(key, value)| current.get(key) != value.as_deref());
+        changed.map(|(key, _)| &**key)
     }
 
     /// Puts `later` changes behind these.
@@ -123,34 +145,41 @@ impl Changes {
         for (key, value) in later.reads {
             self.note_read(&key, value.as_deref());
         }
-        for change in later.log {
-            self.push(change);
+        if later.cleared {
+            self.cleared = true;
+            self.keys.clear();
+        }
+        for (key, change) in later.keys {
+            match self.keys.entry(key) {
+                Entry::Occupied(mut earlier) if change.set.is_none() => {
+                    let updates = change.update.into_iter().chain(change.updates);
+                    updates.for_each(|update| earlier.get_mut().push(update));
+                }
+                Entry::Occupied(mut earlier) => {
+                    earlier.insert(change);
+                }
+                Entry::Vacant(free) => {
+                    free.insert(change);
+                }
+            }
         }
     }
 
     /// The changes are stored: what is left is what the handler read of other keys.
     pub(crate) fn stored(mut self) -> Self {
-        let reads = std::mem::take(&mut self.reads);
-        let reads = reads
-            .into_iter()
-            .filter(|(key, _)| !self.concern(key))
-            .collect();
+        let mut reads = mem::take(&mut self.reads);
+        reads.retain(|key, _| !self.concern(key));
         Self {
-            log: Vec::new(),
             reads,
+            ..Self::default()
         }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.log.clear();
-        self.reads.clear();
     }
 }
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes")
-            .field("len", &self.log.len())
+            .field("keys", &self.keys.len())
             .finish_non_exhaustive()
     }
 }
@@ -181,7 +210,9 @@ mod tests {
 
     fn replayed(changes: impl IntoIterator<Item = Change>, onto: &str) -> String {
         let mut log = Changes::default();
-        changes.into_iter().for_each(|change| log.push(change));
+        changes
+            .into_iter()
+            .for_each(|change| drop(log.push(change)));
         let mut data = data(onto);
         log.replay(&mut data).unwrap();
         String::from_utf8(data.encode().to_vec()).unwrap()
@@ -219,16 +250,45 @@ mod tests {
     }
 
     #[test]
+    fn later_changes_stand_on_earlier_ones() {
+        let of = |changes: Vec<Change>| {
+            let mut log = Changes::default();
+            changes
+                .into_iter()
+                .for_each(|change| drop(log.push(change)));
+            log
+        };
+        let mut log = of(vec![
+            set("a", "1"),
+            add("b", 1),
+            set("c", "1"),
+            set("x", "1"),
+        ]);
+        log.extend(of(vec![
+            add("a", 2),
+            add("b", 2),
+            set("c", "2"),
+            Change::Remove("x".into()),
+        ]));
+        let mut all = data(r#"{"a":10,"b":10,"c":10,"x":10}"#);
+        log.replay(&mut all).unwrap();
+        assert_eq!(&*all.encode(), br#"{"a":3,"b":13,"c":2}"#);
+        log.extend(of(vec![Change::Clear, add("b", 5)]));
+        log.replay(&mut all).unwrap();
+        assert_eq!(&*all.encode(), br#"{"b":5}"#);
+    }
+
+    #[test]
     fn overwritten_changes_leave_the_log() {
         let mut log = Changes::default();
         for i in 0..1000 {
-            log.push(set("a", &i.to_string()));
+            drop(log.push(set("a", &i.to_string())));
         }
-        assert_eq!(log.log.len(), 1);
+        assert_eq!(log.keys.len(), 1);
         assert!(log.decides("a") && !log.decides("b"));
-        log.push(Change::Clear);
+        drop(log.push(Change::Clear));
         assert!(log.decides("b"));
-        assert_eq!(log.log.len(), 1);
+        assert_eq!(log.keys.len(), 0);
     }
 
     #[test]
@@ -237,7 +297,9 @@ mod tests {
         let clash = |reads: &[&str], changes: Vec<Change>| {
             let mut log = Changes::default();
             reads.iter().for_each(|key| log.note_read(key, Some(b"1")));
-            changes.into_iter().for_each(|change| log.push(change));
+            changes
+                .into_iter()
+                .for_each(|change| drop(log.push(change)));
             log.clash(&current).map(str::to_owned)
         };
         assert_eq!(clash(&["a"], vec![set("a", "3")]).as_deref(), Some("a"));
@@ -252,7 +314,7 @@ mod tests {
     #[test]
     fn a_read_of_what_the_handler_itself_wrote_does_not_count() {
         let mut log = Changes::default();
-        log.push(set("a", "1"));
+        drop(log.push(set("a", "1")));
         log.note_read("a", Some(b"1"));
         assert_eq!(log.clash(&data(r#"{"a":2}"#)), None);
     }
@@ -262,10 +324,10 @@ mod tests {
         let mut log = Changes::default();
         log.note_read("a", Some(b"1"));
         log.note_read("b", Some(b"1"));
-        log.push(set("b", "2"));
+        drop(log.push(set("b", "2")));
         let mut log = log.stored();
-        log.push(set("a", "3"));
-        log.push(set("b", "3"));
+        drop(log.push(set("a", "3")));
+        drop(log.push(set("b", "3")));
         assert_eq!(log.clash(&data(r#"{"a":1,"b":2}"#)), None);
         assert_eq!(log.clash(&data(r#"{"a":2,"b":2}"#)), Some("a"));
     }

@@ -3,6 +3,7 @@
 //! [`plan`] decides, [`run`] carries out, [`notice`] says what the client is told. Nothing else in
 //! the crate writes to a store on the request's path.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::changes::Changes;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::context::Context;
-use crate::data::Data;
+use crate::data::{Data, EMPTY};
 use crate::error::{Chain, Error, Result, StoreError};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
@@ -47,7 +48,8 @@ pub(crate) struct Actions {
     pub(crate) sign_in: Option<Arc<str>>,
     /// Another owner signs in: values and policy of the one before are not theirs.
     pub(crate) other_owner: bool,
-    pub(crate) remember: Option<ExpiryPolicy>,
+    /// The session's own expiry policy from now on; `Some(None)` for the layer's.
+    pub(crate) policy: Option<Option<ExpiryPolicy>>,
     /// The stored session that was destroyed. What is stored next is another session.
     pub(crate) destroy: Option<SessionId>,
 }
@@ -59,7 +61,7 @@ impl Actions {
             renew: self.renew | later.renew,
             sign_in: later.sign_in.or(self.sign_in),
             other_owner: self.other_owner | later.other_owner,
-            remember: later.remember.or(self.remember),
+            policy: later.policy.or(self.policy),
             destroy: later.destroy.or(self.destroy),
         }
     }
@@ -142,8 +144,12 @@ pub(crate) enum Outcome {
     Unchanged,
     /// The end was moved.
     Touched,
-    /// The record was replaced, the token stays.
+    /// The record was replaced; the token stays, and the end.
     Updated,
+    /// The record was replaced with a later end; the token stays.
+    Extended,
+    /// The record was replaced with another policy of its own; the token stays.
+    Retimed,
     /// The record was replaced, with a new token.
     Renewed,
     /// A new session is stored.
@@ -190,29 +196,29 @@ pub(crate) fn notice(
         Notice::Issue(stored.token, persistent.then_some(age))
     };
     match (outcome, current) {
-        (Outcome::Created | Outcome::Renewed, Some(current)) => issue(current),
-        (Outcome::Updated, Some(current @ (_, true))) => issue(current),
+        (Outcome::Created | Outcome::Renewed | Outcome::Retimed, Some(current)) => issue(current),
+        (Outcome::Extended, Some(current @ (_, true))) => issue(current),
         (Outcome::Deleted, _) => Notice::Remove,
         // What a save announced is dead as well.
         (Outcome::Gone | Outcome::Superseded, _) => Notice::None,
-        (Outcome::Unchanged | Outcome::Touched | Outcome::Updated, _) => before,
-        (Outcome::Created | Outcome::Renewed, None) => before,
+        (Outcome::Unchanged | Outcome::Touched | Outcome::Updated | Outcome::Extended, _) => before,
+        (Outcome::Created | Outcome::Renewed | Outcome::Retimed, None) => before,
     }
 }
 
 impl Draft {
     /// Takes back the changes to values of a response that reports a failure of the server.
-    pub(crate) fn drop_changes(&mut self) {
-        self.changes.clear();
+    pub(crate) fn drop_changes(&mut self) -> Changes {
         self.content = None;
-        self.actions.remember = None;
+        self.actions.policy = None;
+        mem::take(&mut self.changes)
     }
 
     /// The session's own policy, as it will be stored. That of another owner does not count.
     fn own_policy(&self) -> Option<ExpiryPolicy> {
         let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
         let stored = stored.and_then(|stored| stored.record.policy);
-        self.actions.remember.or(stored)
+        self.actions.policy.unwrap_or(stored)
     }
 
     fn policy(&self, config: &Config) -> ExpiryPolicy {
@@ -231,19 +237,15 @@ impl Draft {
         now: Timestamp,
     ) -> Situation {
         let record = self.stored.as_ref().map(|stored| &stored.record);
-        let stored_data = record.map_or(b"{}".as_slice(), |record| &record.data);
+        let stored_data = record.map_or(EMPTY, |record| &record.data);
         let content = self.content.as_deref();
-        let stored_policy = record.and_then(|record| record.policy);
-        let other_policy = self
-            .actions
-            .remember
-            .is_some_and(|own| Some(own) != stored_policy);
+        let other_policy = record.is_some_and(|record| record.policy != self.own_policy());
         // Upkeep is for the end of the request: `save` does what it was asked, no more.
         let upkeep = record.filter(|_| occasion != Occasion::Save);
         Situation {
             exists: record.is_some(),
             changed: content.is_some_and(|content| content != stored_data) || other_policy,
-            empty: content.is_none_or(|content| content == b"{}"),
+            empty: content.is_none_or(|content| content == EMPTY),
             renew: self.actions.renew,
             sign_in: self.actions.sign_in.is_some(),
             destroyed: self.actions.destroy.is_some(),
@@ -265,18 +267,30 @@ impl Draft {
         match (&self.content, stored) {
             (Some(content), _) => Arc::clone(content),
             (None, Some(stored)) => Arc::clone(&stored.record.data),
-            (None, None) => Arc::from(b"{}".as_slice()),
+            (None, None) => Arc::from(EMPTY),
         }
     }
 
-    /// Applies the actions to a record that is about to be written at `now`.
-    fn fill(&self, record: &mut Record, config: &Config, now: Timestamp) {
-        record.policy = self.own_policy();
+    /// Applies the actions to a record that is about to be written at `now`, with a new token if
+    /// `anew`.
+    ///
+    /// A cookie with an age says what the record says, so moving the end means sending it again, and
+    /// a response that is overtaken on its way then puts an old token in the place of a new one.
+    /// Where the token stays, the end therefore moves as rarely as a touch would move it.
+    fn fill(&self, record: &mut Record, config: &Config, now: Timestamp, anew: bool) {
+        let policy = self.own_policy();
+        let anew = anew || record.policy != policy;
+        record.policy = policy;
         if let Some(owner) = &self.actions.sign_in {
             record.owner = Some(Arc::clone(owner));
             record.authenticated = Some(now);
         }
-        record.expires = self.policy(config).deadline(record.started(), now);
+        let policy = self.policy(config);
+        let end = policy.deadline(record.started(), now);
+        let moved = end.saturating_since(record.expires) >= config.touch_interval(policy);
+        if anew || moved || !self.persistent(config) {
+            record.expires = end;
+        }
     }
 
     /// Puts the changes on the record as it is in the store now.
@@ -296,15 +310,25 @@ impl Draft {
                 data.clear();
             }
             self.changes.replay(&mut data)?;
-            let size = data.encoded_len();
-            if !context.config.allows(size, current.data.len()) {
-                return Err(Error::too_large(size, context.config.max_size));
-            }
             self.content = Some(data.encode());
         }
         self.rebased = true;
         stored.record = current;
         Ok(Rebased::Done)
+    }
+
+    /// Fails if the values have grown beyond the limit, as they may with those of a parallel request.
+    fn check_size(&self, config: &Config) -> Result<()> {
+        let before = self
+            .stored
+            .as_ref()
+            .map_or(0, |stored| stored.record.data.len());
+        match &self.content {
+            Some(content) if !config.allows(content.len(), before) => {
+                Err(Error::too_large(content.len(), config.max_size))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Fails if a key that the handler read and then set was changed meanwhile, here or before a
@@ -386,14 +410,19 @@ async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<O
 }
 
 async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
+    draft.check_size(&context.config)?;
     // An id is taken only if random numbers repeat (S-02).
     for _ in 0..3 {
         let now = context.now();
         let token = Token::generate(&context.entropy, now)?;
         let digest = token.digest(&context.config.namespace);
         let mut record = Record::with_data(digest, now, now, draft.data());
-        draft.fill(&mut record, &context.config, now);
-        if context.store.create(token.id(), &record, now).await? == Create::Done {
+        draft.fill(&mut record, &context.config, now, true);
+        let created = match context.store.create(token.id(), &record, now).await {
+            Err(_) if landed(context, token.id(), digest, now).await => Create::Done,
+            created => created?,
+        };
+        if created == Create::Done {
             draft.settle(
                 Some(Stored {
                     record,
@@ -433,6 +462,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
                 Rebased::Superseded => return Ok(superseded(id)),
             }
         }
+        draft.check_reads()?;
         // What another writer did may leave nothing to do, such as a renewal.
         let Plan::Update(rotation) = plan(draft.situation(config, occasion, now)) else {
             let stored = draft.stored.take();
@@ -442,21 +472,35 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         let Some(stored) = &draft.stored else {
             return Ok(Outcome::Unchanged);
         };
-        draft.check_reads()?;
-        let expected = stored.record.version;
+        // Its grace may have run out since it was loaded.
+        if !stored.record.accepts(stored.digest, now) {
+            return Ok(superseded(id));
+        }
+        draft.check_size(config)?;
+        let Record {
+            version: expected,
+            expires,
+            policy,
+            ..
+        } = stored.record;
         let next = next(context, draft, stored, rotation, now)?;
-        match context
-            .store
-            .update(id, &next.record, expected, now)
-            .await?
-        {
+        let updated = match context.store.update(id, &next.record, expected, now).await {
+            Err(_) if rotation != Rotation::Keep && landed(context, id, next.digest, now).await => {
+                Update::Done
+            }
+            updated => updated?,
+        };
+        match updated {
             Update::Done => {
                 turn.leave(&next.record);
-                draft.settle(Some(next), now);
-                return Ok(match rotation {
-                    Rotation::Keep => Outcome::Updated,
+                let outcome = match rotation {
                     Rotation::Replace | Rotation::Grace => Outcome::Renewed,
-                });
+                    Rotation::Keep if next.record.policy != policy => Outcome::Retimed,
+                    Rotation::Keep if next.record.expires == expires => Outcome::Updated,
+                    Rotation::Keep => Outcome::Extended,
+                };
+                draft.settle(Some(next), now);
+                return Ok(outcome);
             }
             Update::Gone => return Ok(gone(id)),
             Update::Conflict(_) if tries == MAX_TRIES => break,
@@ -467,6 +511,16 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         }
     }
     Err(Error::contended())
+}
+
+/// Whether a write that made a new token was done although the store reported a failure, as when a
+/// connection breaks before the answer.
+///
+/// The client's old token is dead then and only this process knows the new one, so it is worth a
+/// look. No other writer can have made this digest.
+async fn landed(context: &Context, id: SessionId, digest: Digest, now: Timestamp) -> bool {
+    let stored = context.store.load(id, now).await;
+    matches!(stored, Ok(Some(record)) if record.digest == digest)
 }
 
 /// The record that an earlier turn in this process left, if it is newer than the request's.
@@ -502,7 +556,7 @@ fn next(
         record.digest = next.digest;
     }
     record.data = draft.data();
-    draft.fill(record, &context.config, now);
+    draft.fill(record, &context.config, now, rotation != Rotation::Keep);
     Ok(next)
 }
 
@@ -722,10 +776,12 @@ mod tests {
         let table = [
             (Outcome::Unchanged, long, Notice::None),
             (Outcome::Touched, long, Notice::None),
-            (Outcome::Updated, short, Notice::None),
-            (Outcome::Updated, long, Notice::Issue(token, minute)),
+            (Outcome::Updated, long, Notice::None),
+            (Outcome::Extended, short, Notice::None),
+            (Outcome::Extended, long, Notice::Issue(token, minute)),
             // The client's token was replaced and is in its grace: it has, or gets, a newer one.
-            (Outcome::Updated, None, Notice::None),
+            (Outcome::Extended, None, Notice::None),
+            (Outcome::Retimed, short, Notice::Issue(token, None)),
             (Outcome::Renewed, short, Notice::Issue(token, None)),
             (Outcome::Renewed, long, Notice::Issue(token, minute)),
             (Outcome::Created, short, Notice::Issue(token, None)),

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::error::InvalidJson;
+
 /// A key as the application names it.
 pub(crate) type Key = Cow<'static, str>;
 
@@ -41,7 +43,12 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
 pub(crate) struct Data {
     source: Arc<[u8]>,
     entries: Vec<Entry>,
+    /// The length of the encoded object.
+    size: usize,
 }
+
+/// The encoded object without members.
+pub(crate) const EMPTY: &[u8] = b"{}";
 
 #[derive(Clone)]
 struct Entry {
@@ -67,6 +74,13 @@ impl Text {
             Self::Loaded(range) => &source[range.clone()],
             Self::Own(key) => key.as_bytes(),
         }
+    }
+}
+
+impl Entry {
+    /// How many bytes the member takes.
+    fn len(&self, source: &[u8]) -> usize {
+        quoted_len(self.key.get(source)) + 1 + self.value.get(source).len()
     }
 }
 
@@ -98,6 +112,7 @@ impl Data {
         Self {
             source: Arc::default(),
             entries: Vec::new(),
+            size: EMPTY.len(),
         }
     }
 
@@ -105,7 +120,11 @@ impl Data {
     ///
     /// Skipping uses neither recursion nor memory in proportion to what the bytes claim, so damaged
     /// or hostile data costs no more than its length (S-74).
-    pub(crate) fn parse(source: Arc<[u8]>) -> serde_json::Result<Self> {
+    pub(crate) fn parse(source: Arc<[u8]>) -> Result<Self, InvalidJson> {
+        Self::index(source).map_err(|error| InvalidJson::new(&error))
+    }
+
+    fn index(source: Arc<[u8]>) -> serde_json::Result<Self> {
         let mut json = serde_json::Deserializer::from_slice(&source);
         let mut entries = json.deserialize_map(Index(&source))?;
         json.end()?;
@@ -120,7 +139,13 @@ impl Data {
                 return Err(serde::de::Error::custom("the object names a key twice"));
             }
         }
-        Ok(Self { source, entries })
+        let members: usize = entries.iter().map(|entry| entry.len(&source)).sum();
+        let size = EMPTY.len() + members + entries.len().saturating_sub(1);
+        Ok(Self {
+            source,
+            entries,
+            size,
+        })
     }
 
     fn position(&self, key: &str) -> Result<usize, usize> {
@@ -145,25 +170,30 @@ impl Data {
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
+        self.size = self.encoded_len_with(&key, json.len());
         match self.position(&key) {
             Ok(at) => self.entries[at].value = Value::Own(json),
             Err(at) => {
-                let entry = Entry {
-                    key: Text::Own(key),
-                    value: Value::Own(json),
-                };
-                self.entries.insert(at, entry);
+                let key = Text::Own(key);
+                let value = Value::Own(json);
+                self.entries.insert(at, Entry { key, value });
             }
         }
     }
 
     /// Removes a key; whether it was there.
     pub(crate) fn remove(&mut self, key: &str) -> bool {
-        self.position(key).map(|at| self.entries.remove(at)).is_ok()
+        let Ok(at) = self.position(key) else {
+            return false;
+        };
+        let entry = self.entries.remove(at);
+        self.size -= entry.len(&self.source) + usize::from(self.len() > 0);
+        true
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+        self.size = EMPTY.len();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -179,18 +209,14 @@ impl Data {
 
     /// How many bytes [`encode`](Self::encode) would make.
     pub(crate) fn encoded_len(&self) -> usize {
-        let members = self.entries.iter().map(|entry| {
-            quoted_len(entry.key.get(&self.source)) + 1 + entry.value.get(&self.source).len()
-        });
-        2 + members.sum::<usize>() + self.entries.len().saturating_sub(1)
+        self.size
     }
 
     /// How many bytes [`encode`](Self::encode) would make once `key` has a value of `len` bytes.
     pub(crate) fn encoded_len_with(&self, key: &str, len: usize) -> usize {
-        let now = self.encoded_len();
         match self.get(key) {
-            Some(old) => now - old.len() + len,
-            None => now + quoted_len(key.as_bytes()) + 1 + len + usize::from(self.len() > 0),
+            Some(old) => self.size - old.len() + len,
+            None => self.size + quoted_len(key.as_bytes()) + 1 + len + usize::from(self.len() > 0),
         }
     }
 
@@ -309,7 +335,7 @@ impl<'de> Visitor<'de> for Name<'_> {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> serde_json::Result<Data> {
+    fn parse(json: &str) -> Result<Data, InvalidJson> {
         Data::parse(json.as_bytes().into())
     }
 

@@ -78,7 +78,7 @@ impl Error {
         Self::with(Kind::Encode(key), source)
     }
 
-    pub(crate) fn decode(key: Cow<'static, str>, source: serde_json::Error) -> Self {
+    pub(crate) fn decode(key: Cow<'static, str>, source: InvalidJson) -> Self {
         Self::with(Kind::Decode(key), source)
     }
 
@@ -161,7 +161,7 @@ impl Error {
         self.0.kind == Kind::Committed
     }
 
-    /// The session has ended meanwhile: signed out, revoked or expired.
+    /// The session has ended meanwhile (signed out, revoked or expired), or was never stored.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.0.kind == Kind::Gone
@@ -234,7 +234,7 @@ impl fmt::Display for Error {
             Kind::Committed => f.write_str(
                 "the response is already on its way; to write later, use `session.reopen().await`",
             ),
-            Kind::Gone => f.write_str("the session has ended meanwhile"),
+            Kind::Gone => f.write_str("the session has ended, or was not stored yet"),
             Kind::Superseded => {
                 f.write_str("the session's token was renewed by another request meanwhile")
             }
@@ -321,6 +321,50 @@ impl StdError for StoreError {
         Some(&*self.source)
     }
 }
+
+/// Where JSON text does not fit, without what it says: serde's own message quotes the value, which
+/// may be a secret.
+#[derive(Debug)]
+pub(crate) struct InvalidJson {
+    what: &'static str,
+    column: usize,
+    wanted: Option<&'static str>,
+}
+
+impl InvalidJson {
+    pub(crate) fn new(error: &serde_json::Error) -> Self {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "another type or shape",
+            serde_json::error::Category::Eof => "an early end",
+            _ => "no valid JSON",
+        };
+        Self {
+            what,
+            column: error.column(),
+            wanted: None,
+        }
+    }
+
+    /// Names the type that was wanted.
+    pub(crate) fn wanted<T>(self) -> Self {
+        Self {
+            wanted: Some(std::any::type_name::<T>()),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for InvalidJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at column {}", self.what, self.column)?;
+        match self.wanted {
+            Some(wanted) => write!(f, ", where `{wanted}` was wanted"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for InvalidJson {}
 
 /// Writes an error and its causes on one line, for logs.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));

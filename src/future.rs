@@ -115,7 +115,9 @@ where
                     if !this.request.lazy.asked() {
                         return Poll::Ready(Ok(response));
                     }
-                    let occasion = if response.status().is_server_error() {
+                    // A handler that a session's error ended did not come to its end either.
+                    let failed = response.extensions().get::<Error>().is_some();
+                    let occasion = if failed || response.status().is_server_error() {
                         Occasion::FailedResponse
                     } else {
                         Occasion::Response

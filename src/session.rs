@@ -5,6 +5,7 @@ mod state;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,13 +16,13 @@ use serde::de::DeserializeOwned;
 pub use self::lazy::LazySession;
 use self::lazy::find;
 use self::state::{Lease, State};
-use crate::changes::Change;
+use crate::changes::{Change, Changes};
 use crate::clock::Timestamp;
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
 use crate::data::{self, Data, Held, Json, Key};
-use crate::error::{Error, Result};
+use crate::error::{Error, InvalidJson, Result};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::transport::Notice;
@@ -61,9 +62,17 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// How often the closure of an `update` runs while others change the key: a bound for one that does so
-/// itself and would never come to an end.
+/// How often code of the application runs on a value that is changed meanwhile: a bound for code that
+/// does so itself and would never come to an end.
 const MAX_RUNS: u32 = 1000;
+
+/// Makes a change and lets go of the state, then of the closures that are overwritten: what they hold
+/// may use the session when it is dropped.
+fn edit(mut state: MutexGuard<'_, State>, change: Change) {
+    let overwritten = state.edit(change);
+    drop(state);
+    drop(overwritten);
+}
 
 fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
     data::written(|out| serde_json::to_writer(out, value))
@@ -71,7 +80,10 @@ fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
 }
 
 fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|error| Error::decode(key.to_owned().into(), error))
+    serde_json::from_slice(json).map_err(|error| {
+        let error = InvalidJson::new(&error).wanted::<T>();
+        Error::decode(key.to_owned().into(), error)
+    })
 }
 
 impl Session {
@@ -83,6 +95,9 @@ impl Session {
             writing: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 is_new: stored.is_none(),
+                owner: stored
+                    .as_ref()
+                    .and_then(|stored| stored.record.owner.clone()),
                 draft: Draft {
                     stored,
                     ..Draft::default()
@@ -169,10 +184,10 @@ impl Session {
     pub fn insert(&self, key: impl Into<Cow<'static, str>>, value: impl Serialize) -> Result<()> {
         let key = key.into();
         let json = encode(&key, &value)?;
-        let mut state = self.state_for_values()?;
+        let state = self.state_for_values()?;
         if state.data.get(&key) != Some(&*json) {
             self.check_size(&state, &key, &json)?;
-            state.edit(Change::Set(key, json));
+            edit(state, Change::Set(key, json));
         }
         Ok(())
     }
@@ -192,14 +207,16 @@ impl Session {
     /// This is how to count, append and toggle: when a parallel request has changed the session
     /// meanwhile, the closure **runs again** on the newer value, so that no change is lost. It may
     /// run more than once, on values the handler has not seen, and what it returns is taken from a
-    /// run on what this request sees. Let it do nothing but change the value. What must happen
+    /// run on what this request sees. Let it do nothing but change the value; what it captures it must
+    /// own, and clone if it gives it away. What must happen
     /// exactly once, such as placing an order, needs more than a return value: a key that makes the
     /// second try harmless.
     ///
     /// ```
     /// # let session = cloakroom::test_util::session();
-    /// let items = session.update("cart", |cart: &mut Vec<String>| {
-    ///     cart.push("umbrella".to_owned());
+    /// # let item = "umbrella".to_owned();
+    /// let items = session.update("cart", move |cart: &mut Vec<String>| {
+    ///     cart.push(item.clone());
     ///     cart.len()
     /// })?;
     /// assert_eq!(items, 1);
@@ -236,7 +253,7 @@ impl Session {
             }
             self.check_size(&state, &key, &json)?;
             if state.draft.changes.decides(&key) {
-                state.edit(Change::Set(key, json));
+                edit(state, Change::Set(key, json));
             } else {
                 state.data.set(key.clone(), json);
                 let again = move |key: &Key, json: Option<&[u8]>| {
@@ -245,30 +262,42 @@ impl Session {
                     change(&mut value);
                     encode(key, &value)
                 };
-                state.edit(Change::Update(key, Box::new(again)));
+                edit(state, Change::Update(key, Box::new(again)));
             }
             return Ok(result);
         }
         Err(Error::contended())
     }
 
-    /// Removes a key and returns its value: for what is shown once.
+    /// Removes a key and returns its value: for what is shown once, such as a notice after a redirect.
+    ///
+    /// Of parallel requests each may be given the value, unless the layer's [`OnConflict`] says
+    /// `Reject`.
+    ///
+    /// ```
+    /// # let session = cloakroom::test_util::session();
+    /// session.insert("notice", "Saved.")?; // before the redirect
+    /// assert_eq!(session.take::<String>("notice")?.as_deref(), Some("Saved.")); // on the next page
+    /// assert_eq!(session.take::<String>("notice")?, None);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        loop {
+        for _ in 0..MAX_RUNS {
             let Some(held) = self.hold_to_change(key)? else {
                 return Ok(None);
             };
             let value = decode(key, held.json())?;
-            let mut state = self.state_for_values()?;
+            let state = self.state_for_values()?;
             if state.data.get(key) == Some(held.json()) {
-                state.edit(Change::Remove(key.to_owned().into()));
+                edit(state, Change::Remove(key.to_owned().into()));
                 return Ok(Some(value));
             }
         }
+        Err(Error::contended())
     }
 
     /// Removes a key; whether it was there.
@@ -277,10 +306,10 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way.
     pub fn remove(&self, key: &str) -> Result<bool> {
-        let mut state = self.state_for_values()?;
+        let state = self.state_for_values()?;
         let there = state.data.get(key).is_some();
         if there {
-            state.edit(Change::Remove(key.to_owned().into()));
+            edit(state, Change::Remove(key.to_owned().into()));
         }
         Ok(there)
     }
@@ -292,9 +321,9 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way.
     pub fn clear(&self) -> Result<()> {
-        let mut state = self.state_for_values()?;
+        let state = self.state_for_values()?;
         if state.data.len() > 0 {
-            state.edit(Change::Clear);
+            edit(state, Change::Clear);
         }
         Ok(())
     }
@@ -364,7 +393,7 @@ impl Session {
     /// ```
     #[must_use]
     pub fn owner(&self) -> Option<Arc<str>> {
-        self.state().owner().cloned()
+        self.state().owner.clone()
     }
 
     /// When the owner last signed in; `None` for an anonymous session.
@@ -437,12 +466,16 @@ impl Session {
                 "an owner has 1 to 255 bytes, none of them NUL",
             ));
         }
+        let mut dropped = Changes::default();
         let mut state = self.state_for_cookie()?;
-        if state.owner().is_some_and(|before| *before != owner) {
-            state.reset();
+        if state.owner.as_ref().is_some_and(|before| *before != owner) {
+            dropped = state.reset();
             state.draft.actions.other_owner = true;
         }
+        state.owner = Some(Arc::clone(&owner));
         state.draft.actions.sign_in = Some(owner);
+        drop(state);
+        drop(dropped);
         Ok(())
     }
 
@@ -457,8 +490,9 @@ impl Session {
     /// [`Error::is_committed`] once the response is on its way.
     pub fn destroy(&self) -> Result<()> {
         let mut state = self.open_state()?;
-        state.reset();
+        let dropped = state.reset();
         state.ends += 1;
+        state.owner = None;
         let ended = state.draft.stored.take().map(|stored| stored.id());
         let destroy = ended.or(state.draft.actions.destroy);
         state.draft.actions = Actions {
@@ -466,6 +500,8 @@ impl Session {
             ..Actions::default()
         };
         state.is_new = true;
+        drop(state);
+        drop(dropped);
         Ok(())
     }
 
@@ -490,7 +526,18 @@ impl Session {
         // As it will be stored, in whole milliseconds.
         let time = Timestamp::from_millis(0).saturating_add(time);
         let time = time.saturating_since(Timestamp::from_millis(0));
-        state.draft.actions.remember = Some(ExpiryPolicy::new(time, time));
+        state.draft.actions.policy = Some(Some(ExpiryPolicy::new(time, time)));
+        Ok(())
+    }
+
+    /// Takes [`remember`](Self::remember) back: the layer's timeouts count again, and the cookie ends
+    /// with the browser's session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_committed`] as for [`renew`](Self::renew).
+    pub fn forget(&self) -> Result<()> {
+        self.state_for_cookie()?.draft.actions.policy = Some(None);
         Ok(())
     }
 
@@ -515,6 +562,7 @@ impl Session {
         let _writing = self.0.writing.lock().await;
         let lease = {
             let mut state = self.open_state()?;
+            let _none = state.prepare(Occasion::Save);
             Lease::take(self, &mut state)
         };
         let outcome = lease.commit(Occasion::Save).await?;
@@ -550,9 +598,15 @@ impl Session {
         Ok(Self::new(context, Some(found), true))
     }
 
-    /// From now on the session can only be read.
+    /// From now on the session can only be read. Changes that nobody will store are dropped, since
+    /// closures among them may hold the session.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
+        let mut state = self.state();
+        state.closed = true;
+        let dropped = mem::take(&mut state.draft.changes);
+        // Code of the application, which runs without the lock.
+        drop(state);
+        drop(dropped);
     }
 
     /// Commits what the handler did, and closes the session. The store is asked only if need be.
@@ -560,28 +614,47 @@ impl Session {
         if let Ok(_writing) = self.0.writing.try_lock() {
             let mut state = self.state();
             state.closed = true;
-            state.prepare(occasion);
+            let dropped = state.prepare(occasion);
             let situation =
                 state
                     .draft
                     .situation(&self.0.context.config, occasion, self.0.context.now());
             if commit::plan(situation) == Plan::Nothing {
-                return Finish::Done(state.notice);
+                let notice = state.notice;
+                drop(state);
+                self.close();
+                return Finish::Done(notice);
             }
+            drop(state);
+            drop(dropped);
         }
         let session = self.clone();
         Finish::Commit(Box::pin(async move { session.commit(occasion).await }))
     }
 
     async fn commit(&self, occasion: Occasion) -> Committed {
-        let _writing = self.0.writing.lock().await;
-        let lease = {
+        let context = &self.0.context;
+        // A `save` in flight ends in its own time, unless nobody polls it.
+        let turn = context.deadline(async { Ok(self.0.writing.lock().await) });
+        let _writing = match turn.await {
+            Ok(writing) => writing,
+            Err(error) => {
+                self.close();
+                return Committed {
+                    notice: self.state().notice,
+                    error: Some(error),
+                };
+            }
+        };
+        let (lease, dropped) = {
             let mut state = self.state();
             state.closed = true;
-            state.prepare(occasion);
-            Lease::take(self, &mut state)
+            let dropped = state.prepare(occasion);
+            (Lease::take(self, &mut state), dropped)
         };
+        drop(dropped);
         let error = lease.commit(occasion).await.err();
+        self.close();
         Committed {
             notice: self.state().notice,
             error,
@@ -607,7 +680,7 @@ impl fmt::Debug for Session {
         let state = self.state();
         f.debug_struct("Session")
             .field("id", &state.draft.stored.as_ref().map(Stored::id))
-            .field("owner", &state.owner())
+            .field("owner", &state.owner)
             .field("len", &state.data.len())
             .finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cookie::{Candidates, Template};
 use crate::token::Token;
@@ -54,6 +54,19 @@ pub(crate) fn write(headers: &mut HeaderMap, cookie: &Template, notice: &Notice)
     };
     drop_own(headers, cookie);
     headers.append(SET_COOKIE, set_cookie);
+    forbid_storing(headers);
+}
+
+/// Says `no-store`, and drops what would tell some caches otherwise: fields such as
+/// `CDN-Cache-Control` (RFC 9213) take precedence over `Cache-Control`.
+fn forbid_storing(headers: &mut HeaderMap) {
+    let targeted = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.ends_with("-cache-control") || name == "surrogate-control"
+    };
+    while let Some(name) = headers.keys().find(targeted).cloned() {
+        headers.remove(name);
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
@@ -100,7 +113,7 @@ mod tests {
         Notice::Issue(token, None)
     }
 
-    fn lines(headers: &HeaderMap, name: http::HeaderName) -> Vec<&str> {
+    fn lines(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
         headers
             .get_all(name)
             .iter()
@@ -138,8 +151,12 @@ mod tests {
                 HeaderValue::from_static("public, max-age=60"),
             );
             headers.append(CACHE_CONTROL, HeaderValue::from_static("immutable"));
+            headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=60"));
+            headers.insert("surrogate-control", HeaderValue::from_static("max-age=60"));
             write(&mut headers, &cookie(), &notice);
             assert_eq!(lines(&headers, CACHE_CONTROL), ["no-store"]);
+            assert!(!headers.contains_key("cdn-cache-control"));
+            assert!(!headers.contains_key("surrogate-control"));
         }
     }
 

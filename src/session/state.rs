@@ -20,12 +20,16 @@ pub(super) struct State {
     pub(super) resets: u64,
     pub(super) ends: u64,
     pub(super) is_new: bool,
+    /// Who is signed in, a `sign_in` that is not stored yet included.
+    pub(super) owner: Option<Arc<str>>,
     pub(super) notice: Notice,
     pub(super) closed: bool,
 }
 
 impl State {
-    pub(super) fn edit(&mut self, change: Change) {
+    /// Makes a change of the values. Returns what it overwrites, as [`Changes::push`] does.
+    #[must_use = "closures are dropped without a lock held"]
+    pub(super) fn edit(&mut self, change: Change) -> Changes {
         match &change {
             Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
             Change::Remove(key) => {
@@ -35,32 +39,27 @@ impl State {
             // `update` sets the value that its closure made.
             Change::Update(..) => {}
         }
-        self.draft.changes.push(change);
+        self.draft.changes.push(change)
     }
 
-    /// Forgets values and changes without recording that.
-    pub(super) fn reset(&mut self) {
+    /// Forgets values and changes without recording that; returns the changes.
+    #[must_use = "closures are dropped without a lock held"]
+    pub(super) fn reset(&mut self) -> Changes {
         self.data.clear();
-        self.draft.changes.clear();
         self.resets += 1;
+        mem::take(&mut self.draft.changes)
     }
 
-    pub(super) fn owner(&self) -> Option<&Arc<str>> {
-        let stored = self
-            .draft
-            .stored
-            .as_ref()
-            .and_then(|stored| stored.record.owner.as_ref());
-        self.draft.actions.sign_in.as_ref().or(stored)
-    }
-
-    /// Encodes the values for writing, if there are changes that count.
-    pub(super) fn prepare(&mut self, occasion: Occasion) {
+    /// Encodes the values for writing, if there are changes that count; returns those that do not.
+    #[must_use = "closures are dropped without a lock held"]
+    pub(super) fn prepare(&mut self, occasion: Occasion) -> Changes {
         if occasion == Occasion::FailedResponse {
-            self.draft.drop_changes();
-        } else if !self.draft.changes.is_empty() && self.draft.content.is_none() {
+            return self.draft.drop_changes();
+        }
+        if !self.draft.changes.is_empty() && self.draft.content.is_none() {
             self.draft.content = Some(self.data.encode());
         }
+        Changes::default()
     }
 }
 
@@ -73,8 +72,8 @@ pub(super) struct Lease<'a> {
 }
 
 impl<'a> Lease<'a> {
+    /// Takes the work out of a state that is [prepared](State::prepare).
     pub(super) fn take(session: &'a Session, state: &mut State) -> Self {
-        state.prepare(Occasion::Save);
         let draft = Draft {
             stored: state.draft.stored.clone(),
             content: state.draft.content.take(),
@@ -131,7 +130,9 @@ impl<'a> Lease<'a> {
             while !later.is_empty() {
                 // Closures of the application run without the lock.
                 drop(state);
-                if later.replay(&mut data).is_ok() {
+                let mut redone = data.clone();
+                if later.replay(&mut redone).is_ok() {
+                    data = redone;
                     changes.extend(later);
                 }
                 state = session.state();
@@ -151,7 +152,8 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let draft = mem::take(&mut self.draft);
         let mut state = self.session.state();
-        if state.resets == self.resets {
+        // Once the response is on its way nobody would write what goes back.
+        if state.resets == self.resets && !state.closed {
             let later = mem::replace(&mut state.draft.changes, draft.changes);
             state.draft.changes.extend(later);
         }
@@ -159,10 +161,8 @@ impl Drop for Lease<'_> {
         state.draft.actions = if state.ends == self.ends {
             draft.actions.then(later)
         } else {
-            Actions {
-                destroy: later.destroy.or(draft.actions.destroy),
-                ..later
-            }
+            let destroy = later.destroy.or(draft.actions.destroy);
+            Actions { destroy, ..later }
         };
     }
 }

@@ -67,7 +67,8 @@ impl<S: SessionStore> SessionLayer<S> {
         layer.expect("the defaults fit together")
     }
 
-    /// A builder, for other settings than the defaults.
+    /// A builder, for other settings than the defaults. [`build`](SessionLayerBuilder::build) makes the
+    /// layer; the builder itself is none.
     ///
     /// ```
     /// use cloakroom::{MemoryStore, SessionLayer};

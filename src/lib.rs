@@ -50,11 +50,11 @@
 //! |---|---|---|
 //! | session never asked for | – | unchanged |
 //! | nothing changed | –, or `touch` once the end has moved by a tenth of the idle timeout | `Vary: Cookie` |
-//! | changed | `update`, or `create` for a new session that has a value | `Vary`; cookie if new, or if persistent |
+//! | changed | `update`, or `create` for a new session that has a value | `Vary`; cookie if new, or if a persistent one's age changed |
 //! | [`renew`](Session::renew), [`sign_in`](Session::sign_in), periodic renewal | `update` with a new secret (`sign_in` creates if need be) | cookie |
 //! | [`destroy`](Session::destroy) | `delete` | removal cookie |
 //! | ended or renewed elsewhere meanwhile | –, changes dropped | no cookie |
-//! | response is 5xx | changes of values dropped; `destroy`, `renew`, `sign_in` carried out | as above |
+//! | response is 5xx, or made of an [`Error`] | changes of values dropped; `destroy`, `renew`, `sign_in` carried out | as above |
 //! | store failed | – | the error response: 503 |
 //!
 //! A cookie always comes with `Cache-Control: no-store`.
@@ -131,7 +131,8 @@ pub mod test_util {
     pub use crate::store::fault::{Fault, FaultStore, Operation, Pause};
 
     /// An empty session of a client without one, for testing code that takes a
-    /// [`Session`](crate::Session).
+    /// [`Session`](crate::Session). It is stored, and has an id, after
+    /// [`save`](crate::Session::save).
     ///
     /// ```
     /// let session = cloakroom::test_util::session();

@@ -384,6 +384,17 @@ impl Session {
 
     /// Who is signed in: what was given to [`sign_in`](Self::sign_in).
     ///
+    /// Compare it as text, `session.owner().as_deref() == Some("ada")`. A page for signed-in users
+    /// begins with:
+    ///
+    /// ```
+    /// # use cloakroom::Session; use http::StatusCode;
+    /// async fn account(session: Session) -> Result<String, StatusCode> {
+    ///     let user = session.owner().ok_or(StatusCode::UNAUTHORIZED)?;
+    ///     Ok(format!("Hello {user}"))
+    /// }
+    /// ```
+    ///
     /// ```
     /// # let session = cloakroom::test_util::session();
     /// assert_eq!(session.owner(), None);

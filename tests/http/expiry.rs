@@ -1,0 +1,311 @@
+//! When sessions end: on the server, by the test's clock, whatever the client keeps sending.
+
+use std::time::Duration;
+
+use cloakroom::Session;
+use cloakroom::store::{SessionStore as _, Timestamp};
+
+use crate::support::{Client, Server, Told};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// Sends a request each `step` until the session has ended; how long that took. No response takes the
+/// cookie back, so the client replays it for ever.
+async fn lifetime(client: &Client, path: &str, step: Duration) -> Duration {
+    let clock = client.server.clock.clone();
+    let start = clock.now();
+    loop {
+        clock.advance(step);
+        if !client.is_known().await {
+            return clock.now().saturating_since(start);
+        }
+        client.get(path).await.ok();
+        assert!(
+            clock.now().saturating_since(start) < 10_000 * DAY,
+            "it never ends"
+        );
+    }
+}
+
+/// S-45: by default after an hour.
+#[tokio::test]
+async fn a_session_that_is_not_used_ends_with_its_idle_timeout() {
+    for (server, idle) in [
+        (Server::new(), HOUR),
+        (Server::with(|b| b.idle_timeout(5 * MINUTE)), 5 * MINUTE),
+        (
+            Server::with(|b| b.idle_timeout(5 * MINUTE).persistent(true)),
+            5 * MINUTE,
+        ),
+    ] {
+        let client = server.visitor().await;
+        let replay = client.twin();
+        server.clock.advance(idle - MILLI);
+        assert!(replay.is_known().await);
+        server.clock.advance(idle - MILLI);
+        assert!(replay.is_known().await, "use keeps it");
+        server.clock.advance(idle);
+        assert!(!replay.is_known().await);
+        let seen = client.get("/write").await.ok();
+        assert_eq!(seen.told(), Told::Cookie, "a new session");
+        assert_ne!(client.id(), replay.id());
+    }
+}
+
+/// S-46: by default after 24 hours, together with the idle timeout.
+#[tokio::test]
+async fn a_session_in_use_ends_with_its_absolute_timeout() {
+    for (path, server, absolute) in [
+        ("/read", Server::new(), DAY),
+        ("/write", Server::new(), DAY),
+        (
+            "/read",
+            Server::with(|b| b.absolute_timeout(90 * MINUTE)),
+            90 * MINUTE,
+        ),
+        (
+            "/write",
+            Server::with(|b| b.absolute_timeout(30 * MINUTE)),
+            30 * MINUTE,
+        ),
+        ("/read", Server::with(|b| b.idle_timeout(2 * DAY)), DAY),
+    ] {
+        let client = server.visitor().await;
+        assert_eq!(lifetime(&client, path, MINUTE).await, absolute);
+    }
+}
+
+/// S-43: only a sign-in starts the absolute timeout anew, not a renewal, of either kind.
+#[tokio::test]
+async fn renewing_the_token_does_not_prolong_the_session() {
+    let periodic = |b: crate::support::Settings| b.renew_every(2 * MINUTE).renewal_grace(SECOND);
+    for server in [Server::new(), Server::with(periodic)] {
+        let client = server.visitor().await;
+        let (created, clock) = (client.record().await.unwrap().created, server.clock.clone());
+        let mut tokens = 0;
+        for _ in 1..24 * 60 {
+            clock.advance(MINUTE);
+            let seen = client.act(Session::renew).await.ok();
+            tokens += u32::from(seen.told() == Told::Cookie);
+        }
+        assert_eq!(tokens, 24 * 60 - 1);
+        assert_eq!(client.record().await.unwrap().created, created);
+        clock.advance(MINUTE);
+        assert!(!client.is_known().await);
+    }
+    let client = Server::with(periodic).visitor().await;
+    assert_eq!(lifetime(&client, "/read", MINUTE).await, DAY);
+}
+
+/// S-37, S-43: a sign-in, the first as any later one, starts the absolute timeout anew.
+#[tokio::test]
+async fn a_sign_in_starts_the_absolute_timeout_anew() {
+    let client = Server::with(|b| b.idle_timeout(DAY)).visitor().await;
+    let clock = client.server.clock.clone();
+    let created = client.record().await.unwrap().created;
+    for path in ["/login", "/stepup"] {
+        clock.advance(20 * HOUR);
+        client.get(path).await.ok();
+        let record = client.record().await.unwrap();
+        assert_eq!(
+            (record.created, record.authenticated),
+            (created, Some(clock.now()))
+        );
+        let authenticated = client.look(Session::authenticated_at).await.unwrap();
+        assert_eq!(Timestamp::from(authenticated), clock.now());
+    }
+    assert_eq!(lifetime(&client, "/read", HOUR).await, DAY);
+}
+
+/// S-48: the end that the store is told, also after a hundred touches.
+#[tokio::test]
+async fn the_stored_end_is_never_beyond_the_deadline() {
+    for path in ["/read", "/write", "/stepup"] {
+        let server = Server::with(|b| b.renew_every(HOUR));
+        let client = server.visitor().await;
+        let start = server.clock.now();
+        while client.is_known().await {
+            client.get(path).await;
+            let (record, now) = (client.record().await.unwrap(), server.clock.now());
+            assert!(record.expires > now);
+            assert!(record.expires <= now.saturating_add(HOUR));
+            assert!(record.expires <= start.saturating_add(DAY));
+            server.clock.advance(14 * MINUTE);
+        }
+        assert!(server.clock.now() >= start.saturating_add(DAY));
+    }
+}
+
+/// S-45: a request that takes longer than its session lives does not bring it back.
+#[tokio::test]
+async fn a_session_may_end_while_a_request_is_under_way() {
+    let client = Server::new().visitor().await;
+    let clock = client.server.clock.clone();
+    let seen = client.run(async move |s: Session| {
+        clock.advance(HOUR);
+        s.insert("n", 2)?;
+        assert!(s.save().await.unwrap_err().is_gone());
+        s.sign_in("ada")
+    });
+    assert_eq!(seen.await.ok().told(), Told::Vary);
+    assert!(!client.is_known().await);
+}
+
+/// S-51: at most one write a step, and the step counts against the user.
+#[tokio::test]
+async fn a_thousand_reads_in_a_second_write_once_at_most() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    for wait in [SECOND, 6 * MINUTE] {
+        server.clock.advance(wait);
+        server.store.reset_counts();
+        for _ in 0..1_000 {
+            server.clock.advance(MILLI);
+            client.get("/read").await.ok();
+        }
+        let touches = server.store.total_calls() - 1_000;
+        assert_eq!(touches, u64::from(wait > SECOND));
+    }
+    // A use shortly after the touch does not move the end: too early, not too late.
+    let replay = client.twin();
+    server.clock.advance(6 * MINUTE - 2 * SECOND);
+    assert_eq!(client.get("/read").await.ok().calls, "load");
+    server.clock.advance(HOUR - 6 * MINUTE + SECOND + MILLI);
+    assert!(!replay.is_known().await);
+}
+
+/// S-51: the step is configurable.
+#[tokio::test]
+async fn the_touch_interval_is_what_was_configured() {
+    let server = Server::with(|b| b.touch_interval(10 * SECOND));
+    let client = server.visitor().await;
+    for (wait, calls) in [
+        (9 * SECOND, "load"),
+        (SECOND, "load touch"),
+        (9 * SECOND, "load"),
+    ] {
+        server.clock.advance(wait);
+        assert_eq!(client.get("/read").await.ok().calls, calls);
+    }
+}
+
+/// "Keep me signed in": the session's own policy, stored with it, and a persistent cookie.
+#[tokio::test]
+async fn a_remembered_session_keeps_its_own_time() {
+    let server = Server::new();
+    let client = server.client();
+    let seen = client
+        .act(|s| s.sign_in("ada").and(s.remember(30 * DAY)))
+        .await
+        .ok();
+    assert_eq!(seen.cookie().unwrap().max_age(), Some(30 * 24 * 60 * 60));
+    server.clock.advance(29 * DAY);
+    // The browser has a day left, as the server has.
+    assert_eq!(client.get("/write").await.ok().told(), Told::Vary);
+    let left = client.record().await.unwrap().expires;
+    assert_eq!(left.saturating_since(server.clock.now()), DAY);
+    // Also in another process, and under other settings of the layer.
+    let other = client.twin_at(&server.beside(|b| b.idle_timeout(MINUTE).absolute_timeout(MINUTE)));
+    assert_eq!(other.owner().await.as_deref(), Some("ada"));
+    // A sign-in counts anew, under the same policy.
+    client.get("/stepup").await.ok();
+    server.clock.advance(30 * DAY - MILLI);
+    assert_eq!(client.get("/read").await.text(), r#"["ada",1]"#);
+    server.clock.advance(MILLI);
+    assert!(!client.is_known().await);
+}
+
+/// `remember` alone is a change of a session that exists, and none of one that does not.
+#[tokio::test]
+async fn remembering_is_for_sessions_that_exist() {
+    let server = Server::new();
+    let stranger = server.client();
+    let seen = stranger.act(|s| s.remember(DAY)).await.ok();
+    assert_eq!((&*seen.calls, seen.told()), ("", Told::Vary));
+
+    let client = server.visitor().await;
+    let seen = client.act(|s| s.remember(2 * DAY)).await.ok();
+    assert_eq!((&*seen.calls, seen.told()), ("load update", Told::Cookie));
+    assert_eq!(lifetime(&client, "/read", HOUR).await, 2 * DAY);
+    for time in [Duration::ZERO, Duration::from_micros(999)] {
+        let error = client.look(move |s| s.remember(time).unwrap_err()).await;
+        assert!(error.is_invalid());
+    }
+}
+
+/// S-49.
+#[tokio::test]
+async fn a_clock_that_jumps_prolongs_nothing_and_breaks_nothing() {
+    let years = 3_650 * DAY;
+    // Back an hour, and forward again: the end stays where it was.
+    let server = Server::new();
+    let client = server.visitor().await;
+    let end = client.record().await.unwrap().expires;
+    server.clock.go_back(HOUR);
+    for path in ["/read", "/write", "/login"] {
+        client.get(path).await.ok();
+    }
+    assert!(
+        client.is_known().await,
+        "a small step back signs nobody out"
+    );
+    assert!(client.record().await.unwrap().expires <= end);
+    server.clock.set(end);
+    assert!(!client.is_known().await);
+
+    // Forward ten years: what was live has ended; what is made then is not left to live until then.
+    let client = server.visitor().await;
+    server.clock.advance(years);
+    assert!(!client.is_known().await);
+    let future = server.visitor().await;
+    server.clock.go_back(years);
+    assert!(!future.is_known().await);
+    assert_eq!(future.get("/write").await.ok().told(), Told::Cookie);
+
+    // The beginning and the end of time.
+    for now in [Timestamp::from_millis(0), Timestamp::MAX] {
+        server.clock.set(now);
+        let client = server.client();
+        for path in ["/write", "/read", "/login", "/logout"] {
+            client.get(path).await.ok();
+        }
+    }
+}
+
+/// S-49: times in a record that a wrong clock wrote do not carry a session beyond its absolute end.
+#[tokio::test]
+async fn a_record_from_the_future_is_refused_or_ends_in_time() {
+    let server = Server::new();
+    let now = server.clock.now();
+    let later = now.saturating_add(3_650 * DAY);
+    type Change = fn(&mut cloakroom::store::Record, Timestamp);
+    let rows: [(&str, Change, bool); 4] = [
+        ("created", |record, later| record.created = later, false),
+        (
+            "authenticated",
+            |record, later| record.authenticated = Some(later),
+            false,
+        ),
+        ("renewed", |record, later| record.renewed = later, true),
+        ("expires", |record, later| record.expires = later, true),
+    ];
+    for (what, change, live) in rows {
+        server.clock.set(now);
+        let client = server.visitor().await;
+        let mut record = client.record().await.unwrap();
+        record.expires = later;
+        change(&mut record, later);
+        let _ = server
+            .memory
+            .update(client.id(), &record, record.version, now)
+            .await
+            .unwrap();
+        assert_eq!(client.is_known().await, live, "{what}");
+        server.clock.advance(DAY);
+        assert!(!client.is_known().await, "{what}");
+    }
+}

@@ -6,6 +6,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(encoded) = cloakroom::fuzzing::data(bytes) {
-        assert_eq!(cloakroom::fuzzing::data(&encoded).as_deref(), Some(&*encoded));
+        assert_eq!(
+            cloakroom::fuzzing::data(&encoded).as_deref(),
+            Some(&*encoded)
+        );
     }
 });

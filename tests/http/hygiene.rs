@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tower::{Layer as _, Service as _};
 
-use crate::support::{Client, Seen, Server, Told, bytes_of, id_of};
+use crate::support::{Client, Log, Seen, Server, Told, bytes_of, id_of};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -146,42 +145,10 @@ async fn the_store_never_holds_a_secret() {
     }
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Captures what this thread logs, at any level, while the guard lives.
-    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
-    }
-}
-
 /// S-10: a whole life, with all that can go wrong in it.
 #[tokio::test]
 async fn the_log_never_shows_a_token_a_secret_or_a_digest() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = Server::with(|b| b.renew_every(10 * MINUTE).renewal_grace(MINUTE));
     let elsewhere = server.beside(|b| b);
     let mut secrets = vec![];
@@ -198,6 +165,10 @@ async fn the_log_never_shows_a_token_a_secret_or_a_digest() {
     server.clock.advance(10 * MINUTE);
     client.get("/read").await.ok();
     note(&client).await;
+    let superseded = client.twin();
+    client.get("/stepup").await.ok();
+    note(&client).await;
+    superseded.get("/read").await.ok();
     // Every kind of outage, on every kind of request.
     for fault in [Fault::Fail, Fault::FailAfter] {
         for operation in [
@@ -265,6 +236,7 @@ async fn the_log_never_shows_a_token_a_secret_or_a_digest() {
 
     let log = log.take();
     for expected in [
+        "token is not accepted",
         "session store failed",
         "renewed meanwhile",
         "ended meanwhile",
@@ -284,7 +256,7 @@ async fn the_log_never_shows_a_token_a_secret_or_a_digest() {
 /// S-84 in part: what an operator wants to know is said once, with the session's public id.
 #[tokio::test]
 async fn events_are_logged_with_their_session() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = Server::new();
     let late = |path: &'static str| {
         let server = server.clone();

@@ -647,16 +647,23 @@ async fn a_save_under_a_superseded_token_is_superseded() {
 async fn a_save_that_fails_is_made_up_for_by_the_response() {
     let client = Server::new().visitor().await;
     let store = client.server.store.clone();
+    let elsewhere = client.twin_at(&client.server.beside(|b| b));
     let seen = client.run(async move |s: Session| {
         store.inject(Operation::Update, 1, Fault::Fail);
         s.update("n", |n: &mut u64| *n += 1)?;
         s.sign_in("ada")?;
         assert!(s.save().await.unwrap_err().is_store());
         assert_eq!(s.get::<u64>("n")?, Some(2));
+        // Also if they have to be done again on newer data.
+        elsewhere.get("/write").await.ok();
         s.update("n", |n: &mut u64| *n += 1)
     });
-    assert_seen(&seen.await.ok(), "load load update update", Told::Cookie);
-    assert_eq!(client.get("/read").await.text(), r#"["ada",3]"#);
+    assert_seen(
+        &seen.await.ok(),
+        "load load load update update update update",
+        Told::Cookie,
+    );
+    assert_eq!(client.get("/read").await.text(), r#"["ada",4]"#);
 }
 
 /// S-53: the same for a sign-out.

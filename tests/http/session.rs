@@ -588,6 +588,11 @@ async fn a_typed_value_lives_under_its_own_key() {
         let mut cart = Typed::<Cart>::new(s)?;
         cart.remove()?;
         assert_eq!(*cart, Cart::default());
+        assert!(!s.contains("cart"));
+        let items = vec!["gloves".to_owned()];
+        cart.set(Cart { items })?;
+        assert_eq!(cart.items, ["gloves"]);
+        assert_eq!(Typed::<Cart>::new(s)?.into_inner(), *cart);
         s.insert("cart", 7)?;
         assert!(Typed::<Cart>::new(s).unwrap_err().is_decode());
         s.remove("cart").map(drop)

@@ -4,8 +4,10 @@
 //! "clock" a [`TestClock`].
 #![allow(dead_code)]
 
+use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Extension;
@@ -49,6 +51,7 @@ impl Server {
     where
         E: ErrorResponse<Body> + Send + Sync + 'static,
     {
+        listen();
         let memory = MemoryStore::new();
         let store = FaultStore::new(memory.clone());
         let server = Self {
@@ -497,4 +500,64 @@ impl SetCookie {
             .find_map(|attribute| attribute.strip_prefix("Max-Age="));
         age.map(|age| age.parse().expect("a number"))
     }
+}
+
+thread_local! {
+    static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// What this thread logs, at any level, from [`capture`](Self::capture) on.
+pub(crate) struct Log(());
+
+impl Log {
+    pub(crate) fn capture() -> Self {
+        listen();
+        LOG.set(Some(Vec::new()));
+        Self(())
+    }
+
+    /// What was logged since the last time.
+    pub(crate) fn take(&self) -> String {
+        let bytes = LOG.replace(Some(Vec::new())).unwrap_or_default();
+        String::from_utf8(bytes).expect("text")
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        LOG.set(None);
+    }
+}
+
+/// Passes what each thread logs to its [`Log`]. One subscriber for the whole process: `tracing` notes
+/// once whether anybody wants an event, and would ask the thread that logs it first, which may be
+/// another test's.
+fn listen() {
+    static LISTENING: Once = Once::new();
+
+    struct ThisThread;
+
+    impl io::Write for ThisThread {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            LOG.with_borrow_mut(|log| {
+                if let Some(log) = log {
+                    log.extend_from_slice(bytes);
+                }
+            });
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    LISTENING.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(|| ThisThread)
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).expect("the only one");
+    });
 }

@@ -601,33 +601,39 @@ async fn a_change_with_two_live_sessions_goes_to_neither() {
     }
 }
 
-/// S-30: a token in its grace besides its successor is not a second session.
+/// S-30: a token in its grace besides its successor is not a second session, and the successor counts.
 #[tokio::test]
 async fn a_token_and_its_successor_are_one_session() {
     let minute = Duration::from_secs(60);
-    let server = Server::with(|b| b.renew_every(10 * minute).renewal_grace(minute));
+    let server = Server::with(|b| {
+        b.persistent(true)
+            .renew_every(20 * minute)
+            .renewal_grace(10 * minute)
+    });
     for successor_first in [true, false] {
         let client = server.visitor().await;
         let old = client.the_token();
-        server.clock.advance(10 * minute);
+        server.clock.advance(20 * minute);
         client.get("/read").await.ok();
-        let mut pairs = [old.clone(), client.the_token()].map(|token| format!("__Host-id={token}"));
+        let new = client.the_token();
+        let mut pairs = [&old, &new].map(|token| format!("__Host-id={token}"));
         if successor_first {
             pairs.reverse();
         }
-        let seen = send(&server, "/login", &[pairs.join("; ").as_bytes()])
-            .await
-            .ok();
+        let line = pairs.join("; ");
+        // The cookie's age is renewed, which it is not for a client that has the old token alone.
+        server.clock.advance(7 * minute);
+        let seen = read(&server, &line).await;
         assert_eq!(
             (&*seen.calls, seen.told()),
             ("load load update", Told::Cookie)
         );
+        assert_eq!(seen.cookie().unwrap().token, new);
+        let seen = send(&server, "/login", &[line.as_bytes()]).await.ok();
         assert_eq!(id_of(&seen.cookie().unwrap().token), id_of(&old));
-        // Nothing changes under the old one of the two, and a read answers for the new one.
-        let line = format!(
-            "__Host-id={old}; __Host-id={}",
-            seen.cookie().unwrap().token
-        );
+        // Neither of the two opens what came of it.
+        assert_eq!(read(&server, &line).await.text(), "anonymous");
+        let line = format!("{line}; __Host-id={}", seen.cookie().unwrap().token);
         assert_eq!(read(&server, line).await.text(), r#"["ada",1]"#);
     }
 }

@@ -237,26 +237,28 @@ async fn remembering_is_for_sessions_that_exist() {
     }
 }
 
-/// `forget` takes it back: the layer's time counts, and the cookie ends with the browser's session.
+/// `forget` takes it back: the layer's time counts, and the cookie is one as the layer's are.
 #[tokio::test]
 async fn a_forgotten_session_follows_the_layer_again() {
-    let server = Server::new();
-    let client = server.client();
-    client
-        .act(|s| s.sign_in("ada").and(s.remember(30 * DAY)))
-        .await
-        .ok();
-    server.clock.advance(2 * HOUR);
-    let seen = client.act(Session::forget).await.ok();
-    assert_eq!((&*seen.calls, seen.told()), ("load update", Told::Cookie));
-    assert_eq!(seen.cookie().unwrap().max_age(), None);
-    assert_eq!(client.record().await.unwrap().policy, None);
-    assert_eq!(client.act(Session::forget).await.ok().calls, "load");
-    server.clock.advance(HOUR - MILLI);
-    let replay = client.twin();
-    assert_eq!(client.owner().await.as_deref(), Some("ada"));
-    server.clock.advance(HOUR);
-    assert!(!replay.is_known().await);
+    for (persistent, age) in [(false, None), (true, Some(3600))] {
+        let server = Server::with(|b| b.persistent(persistent));
+        let client = server.client();
+        client
+            .act(|s| s.sign_in("ada").and(s.remember(30 * DAY)))
+            .await
+            .ok();
+        server.clock.advance(2 * HOUR);
+        let seen = client.act(Session::forget).await.ok();
+        assert_eq!((&*seen.calls, seen.told()), ("load update", Told::Cookie));
+        assert_eq!(seen.cookie().unwrap().max_age(), age);
+        assert_eq!(client.record().await.unwrap().policy, None);
+        assert_eq!(client.act(Session::forget).await.ok().calls, "load");
+        server.clock.advance(HOUR - MILLI);
+        let replay = client.twin();
+        assert_eq!(client.owner().await.as_deref(), Some("ada"));
+        server.clock.advance(HOUR);
+        assert!(!replay.is_known().await);
+    }
 }
 
 /// S-49.

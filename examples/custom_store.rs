@@ -10,17 +10,26 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cloakroom::SessionId;
-use cloakroom::store::{Create, Record, SessionStore, StoreError, Timestamp, Update, Version};
-
-type Records = HashMap<SessionId, Record>;
+use cloakroom::store::{
+    Admission, Create, Record, SessionStore, SignIn, StoreError, Timestamp, Update, Version,
+    WhenFull,
+};
 
 #[derive(Clone, Debug, Default)]
-struct MapStore(Arc<Mutex<Records>>);
+struct MapStore(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    records: HashMap<SessionId, Record>,
+    /// When an owner's sessions were last revoked, except a certain one.
+    revoked: HashMap<(String, Option<SessionId>), Timestamp>,
+}
 
 impl MapStore {
-    fn records(&self) -> MutexGuard<'_, Records> {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,7 +46,7 @@ impl SessionStore for MapStore {
         record: &Record,
         now: Timestamp,
     ) -> Result<Create, StoreError> {
-        let mut records = self.records();
+        let records = &mut self.tables().records;
         if records.get(&id).is_some_and(|record| is_live(record, now)) {
             return Ok(Create::Taken);
         }
@@ -47,7 +56,8 @@ impl SessionStore for MapStore {
 
     async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
         Ok(self
-            .records()
+            .tables()
+            .records
             .get(&id)
             .filter(|record| is_live(record, now))
             .cloned())
@@ -60,7 +70,7 @@ impl SessionStore for MapStore {
         expected: Version,
         now: Timestamp,
     ) -> Result<Update, StoreError> {
-        match self.records().get_mut(&id) {
+        match self.tables().records.get_mut(&id) {
             Some(current) if is_live(current, now) => {
                 if current.version != expected {
                     return Ok(Update::Conflict(current.clone()));
@@ -78,9 +88,10 @@ impl SessionStore for MapStore {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        match self.records().get_mut(&id) {
+        match self.tables().records.get_mut(&id) {
             Some(record) if is_live(record, now) => {
                 record.expires = record.expires.max(expires);
+                record.seen = record.seen.max(now);
                 Ok(true)
             }
             _ => Ok(false),
@@ -88,11 +99,12 @@ impl SessionStore for MapStore {
     }
 
     async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        Ok(self.records().remove(&id).is_some())
+        Ok(self.tables().records.remove(&id).is_some())
     }
 
     async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let mut records = self.records();
+        let Tables { records, revoked } = &mut *self.tables();
+        revoked.retain(|_, at| now.saturating_since(*at) < Duration::from_secs(3_600));
         let expired = records.iter().filter(|(_, record)| !is_live(record, now));
         let ids: Vec<_> = expired.map(|(id, _)| *id).take(limit).collect();
         Ok(ids.iter().filter_map(|id| records.remove(id)).count())
@@ -103,7 +115,7 @@ impl SessionStore for MapStore {
         owner: &str,
         now: Timestamp,
     ) -> Result<Vec<(SessionId, Record)>, StoreError> {
-        let records = self.records();
+        let records = &self.tables().records;
         let live = records.iter().filter(|(_, record)| is_live(record, now));
         let owned = live.filter(|(_, record)| record.owner.as_deref() == Some(owner));
         Ok(owned.map(|(id, record)| (*id, record.clone())).collect())
@@ -113,11 +125,61 @@ impl SessionStore for MapStore {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
-        let mut records = self.records();
+        let Tables { records, revoked } = &mut *self.tables();
+        let at = revoked.entry((owner.to_owned(), keep)).or_insert(now);
+        *at = now.max(*at);
         let before = records.len();
         records.retain(|id, record| record.owner.as_deref() != Some(owner) || Some(*id) == keep);
         Ok(before - records.len())
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        Ok(self.tables().records.drain().count())
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        let Tables { records, revoked } = &mut *self.tables();
+        match (
+            records.get(&id).filter(|current| is_live(current, now)),
+            expected,
+        ) {
+            (None, Some(_)) => return Ok(SignIn::Gone),
+            (Some(_), None) => return Ok(SignIn::Taken),
+            (Some(current), Some(expected)) if current.version != expected => {
+                return Ok(SignIn::Conflict(current.clone()));
+            }
+            _ => {}
+        }
+        let is_revoked = revoked.iter().any(|((owner, kept), at)| {
+            record.owner.as_deref() == Some(owner) && *kept != Some(id) && admission.began <= *at
+        });
+        if is_revoked {
+            return Ok(SignIn::Revoked);
+        }
+        if let Some(limit) = admission.limit {
+            let live = records.iter().filter(|(_, other)| is_live(other, now));
+            let others = live.filter(|(other, r)| **other != id && r.owner == record.owner);
+            let mut others: Vec<_> = others.map(|(id, r)| (r.authenticated, *id)).collect();
+            let surplus = (others.len() + 1).saturating_sub(limit.max.get());
+            if surplus > 0 && limit.when_full == WhenFull::Refuse {
+                return Ok(SignIn::Full);
+            }
+            others.sort_unstable();
+            for (_, oldest) in &others[..surplus] {
+                records.remove(oldest);
+            }
+        }
+        records.insert(id, record.clone());
+        Ok(SignIn::Done)
     }
 }
 

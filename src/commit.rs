@@ -16,8 +16,8 @@ use crate::error::{Chain, Error, Result, StoreError};
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::queue::Turn;
-use crate::record::{Previous, Record};
-use crate::store::contract::{Create, Update};
+use crate::record::{Previous, Record, Version};
+use crate::store::contract::{Admission, Create, SignIn, Update};
 use crate::token::{Digest, Token};
 use crate::transport::Notice;
 
@@ -88,6 +88,8 @@ pub(crate) struct Draft {
     pub(crate) actions: Actions,
     /// When `run` wrote.
     pub(crate) at: Timestamp,
+    /// When the request came for its session.
+    pub(crate) began: Timestamp,
     /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
     pub(crate) rebased: bool,
 }
@@ -156,7 +158,8 @@ pub(crate) enum Outcome {
     Created,
     /// The session is deleted.
     Deleted,
-    /// The session had ended meanwhile; nothing was written.
+    /// The session had ended meanwhile, or the owner's sessions were revoked while they signed in;
+    /// nothing was written.
     Gone,
     /// The request's token was replaced meanwhile; nothing was written.
     Superseded,
@@ -261,6 +264,14 @@ impl Draft {
         }
     }
 
+    /// What a sign-in depends on, if there is one.
+    fn admission(&self, config: &Config) -> Option<Admission> {
+        self.actions.sign_in.as_ref()?;
+        let mut admission = Admission::new(self.began);
+        admission.limit = config.owner_limit;
+        Some(admission)
+    }
+
     /// The values to store.
     fn data(&self) -> Arc<[u8]> {
         let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
@@ -281,6 +292,7 @@ impl Draft {
         let policy = self.own_policy();
         let anew = anew || record.policy != policy;
         record.policy = policy;
+        record.seen = record.seen.max(now);
         if let Some(owner) = &self.actions.sign_in {
             record.owner = Some(Arc::clone(owner));
             record.authenticated = Some(now);
@@ -406,6 +418,7 @@ async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<O
         return Ok(gone(stored.id()));
     }
     stored.record.expires = expires;
+    stored.record.seen = now;
     Ok(Outcome::Touched)
 }
 
@@ -418,20 +431,24 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
         let digest = token.digest(&context.config.namespace);
         let mut record = Record::with_data(digest, now, now, draft.data());
         draft.fill(&mut record, &context.config, now, true);
-        let created = match context.store.create(token.id(), &record, now).await {
-            Err(_) if landed(context, token.id(), digest, now).await => Create::Done,
+        let id = token.id();
+        let admission = draft.admission(&context.config);
+        let created = match write(context, admission, id, &record, None, now).await {
+            Err(_) if landed(context, id, digest, now).await => Written::Done,
             created => created?,
         };
-        if created == Create::Done {
-            draft.settle(
-                Some(Stored {
+        match created {
+            Written::Done => {
+                let stored = Stored {
                     record,
                     token,
                     digest,
-                }),
-                now,
-            );
-            return Ok(Outcome::Created);
+                };
+                draft.settle(Some(stored), now);
+                return Ok(Outcome::Created);
+            }
+            Written::Gone => return Ok(gone(id)),
+            Written::Taken | Written::Conflict(_) => {}
         }
     }
     Err(Error::random("session ids repeat"))
@@ -484,14 +501,16 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
             ..
         } = stored.record;
         let next = next(context, draft, stored, rotation, now)?;
-        let updated = match context.store.update(id, &next.record, expected, now).await {
+        let version = Some(expected);
+        let admission = draft.admission(config);
+        let updated = match write(context, admission, id, &next.record, version, now).await {
             Err(_) if rotation != Rotation::Keep && landed(context, id, next.digest, now).await => {
-                Update::Done
+                Written::Done
             }
             updated => updated?,
         };
         match updated {
-            Update::Done => {
+            Written::Done => {
                 turn.leave(&next.record);
                 let outcome = match rotation {
                     Rotation::Replace | Rotation::Grace => Outcome::Renewed,
@@ -502,15 +521,57 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
                 draft.settle(Some(next), now);
                 return Ok(outcome);
             }
-            Update::Gone => return Ok(gone(id)),
-            Update::Conflict(_) if tries == MAX_TRIES => break,
-            Update::Conflict(current) => newer = Some(current),
+            Written::Gone | Written::Taken => return Ok(gone(id)),
+            Written::Conflict(_) if tries == MAX_TRIES => break,
+            Written::Conflict(current) => newer = Some(current),
         }
         if tries > 1 {
             pause(context, tries).await?;
         }
     }
     Err(Error::contended())
+}
+
+/// What a store said to a record.
+// As in `Update`.
+#[allow(clippy::large_enum_variant)]
+enum Written {
+    Done,
+    Taken,
+    Conflict(Record),
+    Gone,
+}
+
+/// Gives a record to the store: a new one, or in the place of the expected version.
+async fn write(
+    context: &Context,
+    admission: Option<Admission>,
+    id: SessionId,
+    record: &Record,
+    expected: Option<Version>,
+    now: Timestamp,
+) -> Result<Written> {
+    let store = &context.store;
+    if let Some(admission) = admission {
+        return match store.sign_in(id, record, expected, admission, now).await? {
+            SignIn::Done => Ok(Written::Done),
+            SignIn::Taken => Ok(Written::Taken),
+            SignIn::Conflict(current) => Ok(Written::Conflict(current)),
+            SignIn::Gone | SignIn::Revoked => Ok(Written::Gone),
+            SignIn::Full => Err(Error::full()),
+        };
+    }
+    let Some(expected) = expected else {
+        return Ok(match store.create(id, record, now).await? {
+            Create::Done => Written::Done,
+            Create::Taken => Written::Taken,
+        });
+    };
+    Ok(match store.update(id, record, expected, now).await? {
+        Update::Done => Written::Done,
+        Update::Conflict(current) => Written::Conflict(current),
+        Update::Gone => Written::Gone,
+    })
 }
 
 /// Whether a write that made a new token was done although the store reported a failure, as when a

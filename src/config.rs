@@ -1,10 +1,12 @@
 //! What a layer is told, and the check that it makes sense.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::cookie::{Attributes, SameSite, Template};
 use crate::expiry::ExpiryPolicy;
+use crate::store::contract::{OwnerLimit, WhenFull};
 use crate::token::{Namespace, TEXT_LEN};
 
 /// What happens when a key that a handler read and then set was changed by a parallel request.
@@ -40,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) max_size: usize,
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
+    pub(crate) max_sessions_per_owner: Option<(usize, WhenFull)>,
 }
 
 /// The largest value of `max_size`: what every store can hold in a row.
@@ -65,6 +68,7 @@ impl Default for Settings {
             max_size: 64 * 1024,
             on_conflict: OnConflict::LastWriteWins,
             eager: false,
+            max_sessions_per_owner: None,
         }
     }
 }
@@ -82,6 +86,7 @@ pub(crate) struct Config {
     pub(crate) max_size: usize,
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
+    pub(crate) owner_limit: Option<OwnerLimit>,
 }
 
 /// Periodic renewal of the token.
@@ -114,6 +119,11 @@ impl Settings {
                 size: self.max_size,
             });
         }
+        let owner_limit = self.max_sessions_per_owner.map(|(max, when_full)| {
+            let max = NonZeroUsize::new(max).ok_or(ConfigError::NoSessions)?;
+            Ok(OwnerLimit::new(max, when_full))
+        });
+        let owner_limit = owner_limit.transpose()?;
         let cookie = Template::new(&attributes).ok_or(ConfigError::CookieName {
             name: attributes.name.clone(),
         })?;
@@ -131,6 +141,7 @@ impl Settings {
             max_size: self.max_size,
             on_conflict: self.on_conflict,
             eager: self.eager,
+            owner_limit,
         })
     }
 
@@ -362,6 +373,8 @@ pub enum ConfigError {
     GraceWithoutRenewal,
     /// The grace is not shorter than the renewal's period.
     GraceTooLong,
+    /// An owner may have no session at all.
+    NoSessions,
     /// The largest size of a session's data is zero or more than 16 MiB.
     #[non_exhaustive]
     MaxSize {
@@ -422,6 +435,9 @@ impl fmt::Display for ConfigError {
             Self::GraceTooLong => f.write_str(
                 "`renewal_grace` is not shorter than `renew_every`: a few seconds are enough for \
                  requests in flight",
+            ),
+            Self::NoSessions => f.write_str(
+                "`max_sessions_per_owner(0, …)` lets nobody sign in: allow 1 or more, or remove it",
             ),
             Self::MaxSize { size } => write!(
                 f,
@@ -609,6 +625,13 @@ mod tests {
             check(|s| (s.idle_timeout, s.absolute_timeout) = (Duration::MAX, Duration::MAX))
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn an_owner_may_have_at_least_one_session() {
+        let with = |max| check(|s| s.max_sessions_per_owner = Some((max, WhenFull::Refuse)));
+        assert_eq!(with(0).unwrap_err(), ConfigError::NoSessions);
+        assert!(with(1).is_ok());
     }
 
     #[test]

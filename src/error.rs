@@ -51,6 +51,7 @@ enum Kind {
     Committed,
     Gone,
     Superseded,
+    Full,
     Invalid(&'static str),
 }
 
@@ -104,6 +105,10 @@ impl Error {
 
     pub(crate) fn superseded() -> Self {
         Self::new(Kind::Superseded)
+    }
+
+    pub(crate) fn full() -> Self {
+        Self::new(Kind::Full)
     }
 
     pub(crate) fn invalid(what: &'static str) -> Self {
@@ -173,6 +178,14 @@ impl Error {
         self.0.kind == Kind::Superseded
     }
 
+    /// The owner has as many sessions as
+    /// [`max_sessions_per_owner`](crate::SessionLayerBuilder::max_sessions_per_owner) allows, and
+    /// nobody was signed in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.kind == Kind::Full
+    }
+
     /// An argument is out of its documented range.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -182,7 +195,7 @@ impl Error {
     /// The status that tells a client of this error.
     ///
     /// 503 for a store or an operating system that does not answer and for lost races, 409 for a
-    /// conflict or a session that has changed hands meanwhile, 413 for too much data, 500 for
+    /// conflict, a session that has changed hands meanwhile or one too many, 413 for too much data, 500 for
     /// values that do not encode or decode and for misuse.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -190,7 +203,7 @@ impl Error {
             Kind::Store | Kind::Timeout | Kind::Random | Kind::Contended => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Kind::Conflict(_) | Kind::Gone | Kind::Superseded => StatusCode::CONFLICT,
+            Kind::Conflict(_) | Kind::Gone | Kind::Superseded | Kind::Full => StatusCode::CONFLICT,
             Kind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Encode(_) | Kind::Decode(_) | Kind::Committed | Kind::Invalid(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -238,6 +251,7 @@ impl fmt::Display for Error {
             Kind::Superseded => {
                 f.write_str("the session's token was renewed by another request meanwhile")
             }
+            Kind::Full => f.write_str("the owner has as many sessions as are allowed"),
             Kind::Invalid(what) => f.write_str(what),
         }
     }

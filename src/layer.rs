@@ -14,7 +14,8 @@ use crate::entropy::Entropy;
 use crate::queue::Queue;
 use crate::response::DefaultErrorResponse;
 use crate::service::SessionService;
-use crate::store::contract::SessionStore;
+use crate::sessions::Sessions;
+use crate::store::contract::{SessionStore, WhenFull};
 use crate::store::erased::ErasedStore;
 
 /// Gives every request a session: a [`tower_layer::Layer`] for any service of HTTP requests.
@@ -95,6 +96,12 @@ impl<S, E> SessionLayer<S, E> {
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// A handle to list and end sessions from outside of their requests.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(&self.context)
     }
 
     #[cfg(all(feature = "test-util", feature = "memory"))]
@@ -256,6 +263,14 @@ impl<S, E> SessionLayerBuilder<S, E> {
     /// Default: [`OnConflict::LastWriteWins`].
     pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
         self.settings.on_conflict = on_conflict;
+        self
+    }
+
+    /// How many live sessions an owner may have; one more sign-in then either ends those that signed
+    /// in earliest, or is answered with an error ([`Error::is_full`](crate::Error::is_full), 409).
+    /// Default: any number. Exact, also for sign-ins at the same moment.
+    pub fn max_sessions_per_owner(mut self, max: usize, when_full: WhenFull) -> Self {
+        self.settings.max_sessions_per_owner = Some((max, when_full));
         self
     }
 

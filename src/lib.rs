@@ -51,13 +51,17 @@
 //! | session never asked for | – | unchanged |
 //! | nothing changed | –, or `touch` once the end has moved by a tenth of the idle timeout | `Vary: Cookie` |
 //! | changed | `update`, or `create` for a new session that has a value | `Vary`; cookie if new, or if a persistent one's age changed |
-//! | [`renew`](Session::renew), [`sign_in`](Session::sign_in), periodic renewal | `update` with a new secret (`sign_in` creates if need be) | cookie |
+//! | [`renew`](Session::renew), periodic renewal | `update` with a new secret | cookie |
+//! | [`sign_in`](Session::sign_in) | `sign_in`: the same, or a new session | cookie |
 //! | [`destroy`](Session::destroy) | `delete` | removal cookie |
-//! | ended or renewed elsewhere meanwhile | –, changes dropped | no cookie |
+//! | ended, revoked or renewed elsewhere meanwhile | –, changes dropped | no cookie |
 //! | response is 5xx, or made of an [`Error`] | changes of values dropped; `destroy`, `renew`, `sign_in` carried out | as above |
 //! | store failed | – | the error response: 503 |
 //!
 //! A cookie always comes with `Cache-Control: no-store`.
+//!
+//! [`Sessions`] lists and ends sessions from outside of their requests; a [`Cleaner`] removes expired
+//! ones from stores that do not do so by themselves.
 //!
 //! # What it does not do
 //!
@@ -87,6 +91,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod changes;
+mod cleaner;
 mod clock;
 mod commit;
 mod config;
@@ -104,6 +109,7 @@ mod record;
 mod response;
 mod service;
 mod session;
+mod sessions;
 pub mod store;
 mod token;
 mod transport;
@@ -111,6 +117,7 @@ mod typed;
 
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
+pub use self::cleaner::{Cleaner, CleanerHandle};
 pub use self::config::{ConfigError, OnConflict};
 pub use self::cookie::SameSite;
 pub use self::error::{Error, Result};
@@ -120,6 +127,8 @@ pub use self::layer::{SessionLayer, SessionLayerBuilder};
 pub use self::response::{DefaultErrorResponse, ErrorResponse};
 pub use self::service::SessionService;
 pub use self::session::{LazySession, Session};
+pub use self::sessions::{SessionInfo, Sessions};
+pub use self::store::contract::WhenFull;
 #[cfg(feature = "memory")]
 pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
 pub use self::typed::{SessionValue, Typed};

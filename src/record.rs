@@ -99,6 +99,8 @@ pub struct Record {
     pub authenticated: Option<Timestamp>,
     /// When the current token was made.
     pub renewed: Timestamp,
+    /// When the session was last used, to within the touch interval.
+    pub seen: Timestamp,
     /// When the session ends unless it is used: from then on the record counts as absent.
     pub expires: Timestamp,
     /// The session's own expiry policy, if it does not follow the layer's.
@@ -136,6 +138,7 @@ impl Record {
             created,
             authenticated: None,
             renewed: created,
+            seen: created,
             expires,
             policy: None,
             data,
@@ -152,6 +155,7 @@ impl Record {
     /// | 1 | format: 1 |
     /// | 8 | version |
     /// | 8 | expires, in milliseconds since the epoch, like all times here |
+    /// | 8 | seen |
     /// | 1 | which of the optional parts follow, from the lowest bit: previous, owner, authenticated, policy |
     /// | 32 | digest |
     /// | 8 + 8 | created, renewed |
@@ -163,7 +167,7 @@ impl Record {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let owner = self.owner.as_deref().unwrap_or_default();
-        let mut out = Vec::with_capacity(131 + owner.len() + self.data.len());
+        let mut out = Vec::with_capacity(139 + owner.len() + self.data.len());
         let mut flags = 0;
         for (present, flag) in [
             (self.previous.is_some(), HAS_PREVIOUS),
@@ -179,6 +183,7 @@ impl Record {
         out.push(FORMAT);
         out.extend_from_slice(&self.version.get().to_be_bytes());
         put_time(&mut out, self.expires);
+        put_time(&mut out, self.seen);
         out.push(flags);
         out.extend_from_slice(self.digest.as_bytes());
         put_time(&mut out, self.created);
@@ -228,6 +233,7 @@ impl Record {
         }
         let version = Version::new(rest.number()?);
         let expires = rest.time()?;
+        let seen = rest.time()?;
         let flags = rest.byte()?;
         if flags & !(HAS_PREVIOUS | HAS_OWNER | HAS_AUTHENTICATED | HAS_POLICY) != 0 {
             return Err(StoreError::corrupt("the record has unknown parts"));
@@ -274,6 +280,7 @@ impl Record {
             created,
             authenticated,
             renewed,
+            seen,
             expires,
             policy,
             data,
@@ -312,6 +319,7 @@ impl fmt::Debug for Record {
             .field("created", &self.created)
             .field("authenticated", &self.authenticated)
             .field("renewed", &self.renewed)
+            .field("seen", &self.seen)
             .field("expires", &self.expires)
             .field("policy", &self.policy)
             .field("data_len", &self.data.len())
@@ -365,6 +373,7 @@ mod tests {
         record.owner = Some("ada".into());
         record.authenticated = Some(at(2_000));
         record.renewed = at(2_500);
+        record.seen = at(2_600);
         record.policy = Some(ExpiryPolicy::new(
             Duration::from_secs(60),
             Duration::from_secs(600),
@@ -387,11 +396,11 @@ mod tests {
             Timestamp::from_millis(5_000),
         );
         let least_hex = format!(
-            "01 0000000000000001 0000000000001388 00 {} 00000000000003e8 00000000000003e8 7b7d",
+            "01 0000000000000001 0000000000001388 00000000000003e8 00 {} 00000000000003e8 00000000000003e8 7b7d",
             d("d1")
         );
         let full_hex = format!(
-            "01 0102030405060708 0000000000001388 0f {} 00000000000003e8 00000000000009c4 \
+            "01 0102030405060708 0000000000001388 0000000000000a28 0f {} 00000000000003e8 00000000000009c4 \
              {} 0000000000000bb8 03616461 00000000000007d0 000000000000ea60 00000000000927c0 \
              7b2261223a317d",
             d("d1"),
@@ -415,7 +424,7 @@ mod tests {
                 "cut at {len}"
             );
         }
-        for (at, byte) in [(0, 0), (17, 0xff)] {
+        for (at, byte) in [(0, 0), (25, 0xff)] {
             let mut bytes = bytes.clone();
             bytes[at] = byte;
             assert!(Record::decode(&bytes).unwrap_err().is_corrupt());
@@ -454,7 +463,7 @@ mod tests {
         let shown = format!("{:?}", full());
         let expected = "Record { version: Version(72623859790382856), owner: Some(\"ada\"), \
              created: Timestamp(1000 ms), authenticated: Some(Timestamp(2000 ms)), \
-             renewed: Timestamp(2500 ms), expires: Timestamp(5000 ms), \
+             renewed: Timestamp(2500 ms), seen: Timestamp(2600 ms), expires: Timestamp(5000 ms), \
              policy: Some(ExpiryPolicy { idle: 60s, absolute: 600s }), data_len: 7, .. }";
         assert_eq!(shown, expected);
     }

@@ -88,6 +88,7 @@ fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
 
 impl Session {
     fn new(context: &Arc<Context>, stored: Option<(Stored, Data)>, reopened: bool) -> Self {
+        let began = context.now();
         let (stored, values) = stored.unzip();
         Self(Arc::new(Inner {
             context: Arc::clone(context),
@@ -100,6 +101,7 @@ impl Session {
                     .and_then(|stored| stored.record.owner.clone()),
                 draft: Draft {
                     stored,
+                    began,
                     ..Draft::default()
                 },
                 data: values.unwrap_or_else(Data::new),

@@ -79,6 +79,7 @@ impl<'a> Lease<'a> {
             content: state.draft.content.take(),
             changes: mem::take(&mut state.draft.changes),
             actions: mem::take(&mut state.draft.actions),
+            began: state.draft.began,
             ..Draft::default()
         };
         Self {

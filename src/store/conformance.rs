@@ -20,10 +20,12 @@
 //! several threads.
 //!
 //! Ids and owners are made anew for each run, so functions, processes and runs can share a server, and
-//! nothing need be cleaned up. A function leaves all records alone that it did not make; only
-//! [`delete_expired_is_bounded`] removes whatever ended before some moment between 1970 and 2001. The
-//! times that the store is told are around the present, less than an hour off, or of those years. No
-//! record ends while a test runs, so it does no harm if a store drops records by a clock of its own.
+//! nothing need be cleaned up. A function leaves all records alone that it did not make, with two
+//! exceptions. [`delete_expired_is_bounded`] removes whatever ended before some moment between 1970 and
+//! 2001. [`delete_all_leaves_nothing`] removes everything: **it needs a store of its own**, such as a
+//! table or a prefix that nothing else uses. The times that the store is told are around the present,
+//! less than an hour off, or of those years. No record ends while a test runs, so it does no harm if a
+//! store drops records by a clock of its own.
 //!
 //! ```
 //! use cloakroom::MemoryStore;
@@ -38,26 +40,32 @@
 
 use std::error::Error;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Barrier;
+use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::record::{Previous, Record, Version};
-use crate::store::contract::{Create, SessionStore, Update};
+use crate::store::contract::{
+    Admission, Create, OwnerLimit, SessionStore, SignIn, Update, WhenFull,
+};
 use crate::token::Digest;
 
 /// Makes a module with one test for each rule of [`SessionStore`](crate::store::SessionStore).
 ///
 /// The first argument names the module; the second is an expression for a future of a store, which
-/// each test evaluates anew. It sees what is in scope around the macro. The crate that uses it needs
-/// tokio with the features `macros` and `rt-multi-thread` among its (dev-)dependencies.
+/// each test evaluates anew. It sees what is in scope around the macro. Since the tests run at once and
+/// [one of them](crate::store::conformance::delete_all_leaves_nothing) removes all sessions, the
+/// stores must not share any: on a server, let the expression make a table or choose a prefix that
+/// nothing else uses. The crate that uses it needs tokio with the features `macros` and
+/// `rt-multi-thread` among its (dev-)dependencies.
 ///
 /// See [`store::conformance`](crate::store::conformance).
 #[macro_export]
@@ -80,6 +88,10 @@ macro_rules! conformance_tests {
             delete_expired_is_bounded
             list_by_owner_shows_live_sessions
             delete_by_owner_spares_only_the_kept
+            sign_in_stores_like_create_and_update
+            sign_in_is_refused_after_a_revocation
+            sign_in_keeps_the_limit
+            delete_all_leaves_nothing
             data_is_opaque
         }
     };
@@ -132,7 +144,7 @@ pub async fn create_stores_the_record<S: SessionStore>(store: S) {
         policy: Some(ExpiryPolicy::new(Duration::ZERO, longest)),
         ..record(long_ago)
     };
-    let records = [record(now), full(now), extreme].map(|record| (session_id(), record));
+    let records = [record(now), unowned(now), extreme].map(|record| (session_id(), record));
 
     for (id, record) in &records {
         let created = rule.create(*id, record, now).await;
@@ -151,7 +163,7 @@ pub async fn create_never_overwrites<S: SessionStore>(store: S) {
     // S-02.
     let rule = Rule::new("create_never_overwrites", store);
     let now = now();
-    let (id, first, second) = (session_id(), full(now), full(now));
+    let (id, first, second) = (session_id(), unowned(now), unowned(now));
     rule.have(id, &first, now).await;
     let created = rule.create(id, &second, now).await;
     rule.check(
@@ -160,25 +172,18 @@ pub async fn create_never_overwrites<S: SessionStore>(store: S) {
     );
     rule.stored(id, &first, now, "after a refused `create`")
         .await;
-    rule.listed(&second, &[], now, "of a refused record").await;
 
     for _ in 0..RACES {
         let id = session_id();
         let done = together((0..RACERS).map(|_| {
-            let (rule, record) = (rule.clone(), full(now));
+            let (rule, record) = (rule.clone(), unowned(now));
             async move {
                 let created = rule.create(id, &record, now).await;
                 (created == Create::Done).then_some(record)
             }
         }));
-        let done: Vec<_> = done.await.into_iter().flatten().collect();
-        let [winner] = &done[..] else {
-            rule.broken(format_args!(
-                "of {RACERS} parallel `create`s {} are done",
-                done.len()
-            ));
-        };
-        rule.stored(id, winner, now, "after parallel `create`s")
+        let winner = rule.winner(done.await, "`create`s");
+        rule.stored(id, &winner, now, "after parallel `create`s")
             .await;
     }
 }
@@ -214,7 +219,8 @@ pub async fn expired_is_absent<S: SessionStore>(store: S) {
         let id = rule.new_session(&expiring(), created).await;
         rule.absent(id, now, gone).await;
 
-        let (id, next) = (rule.new_session(&expiring(), created).await, full(now));
+        let old = expiring();
+        let (id, next) = (rule.new_session(&old, created).await, another(&old, now));
         let updated = rule.update(id, &next, Version::FIRST, now).await;
         rule.check(
             updated == Update::Gone,
@@ -231,7 +237,7 @@ pub async fn expired_is_absent<S: SessionStore>(store: S) {
         rule.new_session(&old, created).await;
         rule.listed(&old, &[], now, gone).await;
 
-        let (old, new) = (expiring(), full(now));
+        let (old, new) = (expiring(), unowned(now));
         let id = rule.new_session(&old, created).await;
         let created = rule.create(id, &new, now).await;
         rule.check(
@@ -241,8 +247,6 @@ pub async fn expired_is_absent<S: SessionStore>(store: S) {
         rule.stored(id, &new, now, "in an expired one's place")
             .await;
         rule.listed(&old, &[], now, "after it was replaced").await;
-        rule.listed(&new, &[id], now, "in an expired one's place")
-            .await;
     }
 
     // A store may remove what has expired whenever it is told the time. Who shares it and does this
@@ -269,7 +273,7 @@ pub async fn update_swaps_only_the_expected_version<S: SessionStore>(store: S) {
     let first = versioned(version(0), record(now));
     let id = rule.new_session(&first, now).await;
 
-    let fuller = versioned(version(1), full(now));
+    let fuller = versioned(version(1), unowned(now));
     rule.swap(id, &fuller, version(0), now).await;
     rule.stored(id, &fuller, now, "after an `update` that set fields")
         .await;
@@ -297,25 +301,26 @@ pub async fn update_conflict_returns_the_current_record<S: SessionStore>(store: 
     let id = rule.new_session(&current, now).await;
     let refused = async |current: &Record, when| {
         for expected in [1, LARGE, LARGE + 2].map(Version::new) {
-            let new = versioned(expected.next(), full(now));
+            let new = versioned(expected.next(), another(current, now));
             match rule.update(id, &new, expected, now).await {
                 Update::Conflict(carried) => rule.same(&carried, current, when),
                 _ => rule.broken("`update` of another version is not a `Conflict`"),
             }
             rule.stored(id, current, now, when).await;
-            rule.listed(&new, &[], now, "of a refused record").await;
+            rule.listed(current, &[id], now, when).await;
         }
     };
     refused(&current, "in a conflict").await;
 
     current.expires = after(current.expires, MINUTE);
+    current.seen = now;
     let touched = rule.touch(id, current.expires, now).await;
     rule.check(touched, "`touch` of a live record answers `false`");
     refused(&current, "in a conflict after a `touch`").await;
 
-    let next = versioned(current.version.next(), record(now));
+    let next = versioned(current.version.next(), another(&current, now));
     rule.swap(id, &next, current.version, now).await;
-    match rule.update(id, &full(now), current.version, now).await {
+    match rule.update(id, &current, current.version, now).await {
         Update::Conflict(carried) => rule.same(&carried, &next, "in a conflict after an `update`"),
         _ => rule.broken("`update` of the version before is not a `Conflict`"),
     }
@@ -325,8 +330,7 @@ pub async fn update_conflict_returns_the_current_record<S: SessionStore>(store: 
 pub async fn update_never_creates<S: SessionStore>(store: S) {
     let rule = Rule::new("update_never_creates", store);
     let now = now();
-    let refused = async |id, when| {
-        let new = second(now);
+    let refused = async |id, new: Record, when| {
         for expected in [Version::FIRST, Version::FIRST.next(), Version::new(0)] {
             let updated = rule.update(id, &new, expected, now).await;
             rule.check(
@@ -339,19 +343,21 @@ pub async fn update_never_creates<S: SessionStore>(store: S) {
         rule.listed(&new, &[], now, &format!("after an `update` {when}"))
             .await;
     };
-    refused(session_id(), "of an unknown id").await;
-    let id = rule.new_session(&full(now), now).await;
+    refused(session_id(), full(now), "of an unknown id").await;
+    let deleted = full(now);
+    let id = rule.new_session(&deleted, now).await;
     rule.delete(id).await;
-    refused(id, "of a deleted record").await;
+    refused(id, second(&deleted, now), "of a deleted record").await;
 
     // S-62: neither order of the two leaves anything behind.
     for round in 0..ROUNDS {
-        let id = rule.new_session(&full(now), now).await;
-        let new = second(now);
+        let first = full(now);
+        let id = rule.new_session(&first, now).await;
+        let new = second(&first, now);
         let (one, other, raced) = (rule.clone(), rule.clone(), new.clone());
         let update = async move { one.update(id, &raced, Version::FIRST, now).await };
         let delete = async move { other.delete(id).await };
-        race(round, update, delete).await;
+        _ = race(round, update, delete).await;
         rule.absent(id, now, "after an `update` met a `delete`")
             .await;
         rule.listed(&new, &[], now, "after an `update` met a `delete`")
@@ -367,23 +373,17 @@ pub async fn concurrent_updates_lose_nothing<S: SessionStore>(store: S) {
     let now = now();
 
     for _ in 0..RACES {
-        let id = rule.new_session(&full(now), now).await;
+        let first = full(now);
+        let id = rule.new_session(&first, now).await;
         let done = together((0..RACERS).map(|_| {
-            let rule = rule.clone();
-            let new = second(now);
+            let (rule, new) = (rule.clone(), second(&first, now));
             async move {
                 let updated = rule.update(id, &new, Version::FIRST, now).await;
                 (updated == Update::Done).then_some(new)
             }
         }));
-        let done: Vec<_> = done.await.into_iter().flatten().collect();
-        let [winner] = &done[..] else {
-            rule.broken(format_args!(
-                "of {RACERS} parallel `update`s {} are done",
-                done.len()
-            ));
-        };
-        rule.stored(id, winner, now, "after parallel `update`s")
+        let winner = rule.winner(done.await, "`update`s");
+        rule.stored(id, &winner, now, "after parallel `update`s")
             .await;
     }
 
@@ -433,18 +433,27 @@ pub async fn touch_only_extends<S: SessionStore>(store: S) {
     let mut current = full(now);
     let id = rule.new_session(&current, now).await;
     let end = current.expires;
+    let later = after(end, 10 * MINUTE);
     let moves = [
-        (after(end, Duration::from_millis(1)), "a millisecond later"),
-        (after(end, 10 * MINUTE), "later"),
-        (end, "earlier"),
-        (after(end, 10 * MINUTE), "to where it is"),
-        (before(now, MINUTE), "into the past"),
-        (Timestamp::MAX, "to the last moment"),
+        (
+            after(end, Duration::from_millis(1)),
+            1,
+            "a millisecond later",
+        ),
+        (later, 60_000, "later"),
+        (end, 120_000, "earlier"),
+        (later, 120_000, "to where it is"),
+        (before(now, MINUTE), 120_001, "into the past"),
+        (after(later, MINUTE), 0, "later, by a clock that is behind"),
+        (later, 60_000, "earlier, by a clock that is behind"),
+        (Timestamp::MAX, 120_002, "to the last moment"),
     ];
-    for (expires, how) in moves {
-        let touched = rule.touch(id, expires, now).await;
+    for (expires, millis, how) in moves {
+        let seen = after(now, Duration::from_millis(millis));
+        let touched = rule.touch(id, expires, seen).await;
         rule.check(touched, format_args!("`touch` {how} answers `false`"));
         current.expires = current.expires.max(expires);
+        current.seen = current.seen.max(seen);
         rule.stored(id, &current, now, &format!("after a `touch` {how}"))
             .await;
     }
@@ -457,16 +466,17 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
     for mut current in [full(now), record(now)] {
         let id = rule.new_session(&current, now).await;
         current.expires = after(current.expires, MINUTE);
+        current.seen = now;
         rule.touch(id, current.expires, now).await;
         rule.stored(id, &current, now, "after a `touch`").await;
 
-        let next = versioned(current.version.next(), full(now));
+        let next = second(&current, now);
         rule.swap(id, &next, current.version, now).await;
     }
     for round in 0..ROUNDS {
         let first = full(now);
         let id = rule.new_session(&first, now).await;
-        let mut next = versioned(first.version.next(), full(now));
+        let mut next = second(&first, now);
         let later = after(next.expires, MINUTE);
         let (one, other, raced) = (rule.clone(), rule.clone(), next.clone());
         let update = async move {
@@ -481,10 +491,11 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
             other.check(touched, "a parallel `update` disturbs a `touch`");
         };
         race(round, update, touch).await;
-        // The update sets the end, too, so either may have had the last word on that.
+        // The update sets the end and the last use, too, so either may have had the last word on them.
         let expires = rule.load(id, now).await.map(|record| record.expires);
         if expires == Some(later) {
             next.expires = later;
+            next.seen = now;
         }
         rule.stored(id, &next, now, "after an `update` met a `touch`")
             .await;
@@ -536,7 +547,9 @@ pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
         "`delete` of a live record answers `false`",
     );
     rule.absent(id, now, "after its `delete`").await;
-    let updated = rule.update(id, &full(now), Version::FIRST, now).await;
+    let updated = rule
+        .update(id, &second(&record, now), Version::FIRST, now)
+        .await;
     rule.check(
         updated == Update::Gone,
         "`update` of a deleted record is not `Gone`",
@@ -678,31 +691,23 @@ pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
         .await;
     rule.listed(&grace, &[other], now, "of one").await;
 
-    let change = async |id, new| {
-        let current = rule.load(id, now).await;
-        let expected = current.map_or(Version::FIRST, |current| current.version);
-        let new = versioned(expected.next(), new);
-        rule.swap(id, &new, expected, now).await;
-    };
-    change(one, another(&ada, now)).await;
+    rule.swap(one, &second(&ada, now), Version::FIRST, now)
+        .await;
     rule.touch(two, after(now, 90 * MINUTE), now).await;
     rule.listed(&ada, &[one, two], now, "after an `update` and a `touch`")
         .await;
-    change(one, another(&grace, now)).await;
+    let moved = versioned(Version::new(3), another(&grace, now));
+    rule.admit(one, &moved, Some(Version::new(2)), now).await;
     rule.listed(&ada, &[two], now, "after one changed its owner")
         .await;
     rule.listed(&grace, &[one, other], now, "after one changed its owner")
         .await;
-    change(anonymous, another(&ada, now)).await;
-    rule.listed(
-        &ada,
-        &[two, anonymous],
-        now,
-        "after one more got this owner",
-    )
-    .await;
-    change(two, record(now)).await;
-    rule.listed(&ada, &[anonymous], now, "after one lost its owner")
+    rule.admit(anonymous, &second(&ada, now), Some(Version::FIRST), now)
+        .await;
+    rule.listed(&ada, &[two, anonymous], now, "after one more got it")
+        .await;
+    rule.delete(two).await;
+    rule.listed(&ada, &[anonymous], now, "after one was deleted")
         .await;
     rule.delete(anonymous).await;
     rule.listed(&ada, &[], now, "after the last was deleted")
@@ -721,11 +726,12 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     let other = rule.new_session(&grace, now).await;
     let nobodys = rule.new_session(&anonymous, now).await;
     let moved = rule.new_session(&another(&ada, now), now).await;
-    let at_grace = versioned(Version::FIRST.next(), another(&grace, now));
-    rule.swap(moved, &at_grace, Version::FIRST, now).await;
+    let at_grace = second(&grace, now);
+    rule.admit(moved, &at_grace, Some(Version::FIRST), now)
+        .await;
 
     let removes = async |owner: &Record, keep, expected: usize| {
-        let removed = rule.delete_by_owner(name(owner), keep).await;
+        let removed = rule.delete_by_owner(owner, keep, now).await;
         rule.check(
             removed == expected,
             format_args!("`delete_by_owner` of {expected} sessions says {removed}"),
@@ -736,7 +742,7 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     for id in [one, two] {
         rule.absent(id, now, "after `delete_by_owner`").await;
         let updated = rule
-            .update(id, &another(&ada, now), Version::FIRST, now)
+            .update(id, &second(&ada, now), Version::FIRST, now)
             .await;
         rule.check(
             updated == Update::Gone,
@@ -762,6 +768,583 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
 }
 
 /// Checks rule 16 of [`SessionStore`].
+pub async fn sign_in_stores_like_create_and_update<S: SessionStore>(store: S) {
+    let rule = Rule::new("sign_in_stores_like_create_and_update", store);
+    let now = now();
+    signs_in_like_create(&rule, now).await;
+    signs_in_like_update(&rule, now).await;
+}
+
+async fn signs_in_like_create<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let admission = Admission::new(now);
+    let (id, first, other) = (session_id(), full(now), full(now));
+    rule.admit(id, &first, None, now).await;
+    rule.stored(id, &first, now, "after a `sign_in`").await;
+    rule.listed(&first, &[id], now, "after a `sign_in`").await;
+
+    let answer = rule.sign_in(id, &other, None, admission, now).await;
+    rule.check(
+        answer == SignIn::Taken,
+        "`sign_in` of a new session with the id of a live one is not `Taken`",
+    );
+    rule.stored(id, &first, now, "after a refused `sign_in`")
+        .await;
+    rule.listed(&other, &[], now, "after a refused `sign_in`")
+        .await;
+
+    let old = ending(after(now, MINUTE), full(now));
+    let id = rule.new_session(&old, now).await;
+    rule.admit(id, &other, None, old.expires).await;
+    rule.stored(id, &other, old.expires, "in an expired one's place")
+        .await;
+    rule.listed(&old, &[], now, "after it was replaced").await;
+
+    for _ in 0..RACES {
+        let (id, first) = (session_id(), full(now));
+        let done = together((0..RACERS).map(|_| {
+            let (rule, record) = (rule.clone(), another(&first, now));
+            async move {
+                let answer = rule.sign_in(id, &record, None, admission, now).await;
+                (answer == SignIn::Done).then_some(record)
+            }
+        }));
+        let winner = rule.winner(done.await, "`sign_in`s");
+        rule.stored(id, &winner, now, "after parallel `sign_in`s")
+            .await;
+        rule.listed(&winner, &[id], now, "after parallel `sign_in`s")
+            .await;
+    }
+}
+
+async fn signs_in_like_update<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let admission = Admission::new(now);
+    let version = |n: u64| Version::new(LARGE + n);
+    let first = versioned(version(0), record(now));
+    let id = rule.new_session(&first, now).await;
+    let ada = versioned(version(1), full(now));
+    rule.admit(id, &ada, Some(version(0)), now).await;
+    rule.stored(id, &ada, now, "after it got an owner").await;
+    rule.listed(&ada, &[id], now, "after one got this owner")
+        .await;
+    let grace = versioned(version(2), full(now));
+    rule.admit(id, &grace, Some(version(1)), now).await;
+    rule.stored(id, &grace, now, "after it changed its owner")
+        .await;
+    rule.listed(&ada, &[], now, "after one changed its owner")
+        .await;
+    rule.listed(&grace, &[id], now, "after one changed its owner")
+        .await;
+
+    let refused = full(now);
+    for expected in [version(0), version(1), version(3)] {
+        let new = versioned(expected.next(), refused.clone());
+        match rule.sign_in(id, &new, Some(expected), admission, now).await {
+            SignIn::Conflict(carried) => rule.same(&carried, &grace, "in a conflict"),
+            _ => rule.broken("`sign_in` with another version is not a `Conflict`"),
+        }
+        rule.stored(id, &grace, now, "after a conflict").await;
+    }
+    let deleted = rule.new_session(&record(now), now).await;
+    rule.delete(deleted).await;
+    let expired = ending(after(now, MINUTE), record(now));
+    let expired_id = rule.new_session(&expired, now).await;
+    for (id, now) in [
+        (session_id(), now),
+        (deleted, now),
+        (expired_id, expired.expires),
+    ] {
+        let new = versioned(Version::FIRST.next(), refused.clone());
+        let answer = rule.sign_in(id, &new, Some(Version::FIRST), admission, now);
+        rule.check(
+            answer.await == SignIn::Gone,
+            "`sign_in` of a session that is not there is not `Gone`",
+        );
+        rule.absent(id, now, "after a `sign_in` too late").await;
+    }
+    rule.listed(&refused, &[], now, "after a refused `sign_in`")
+        .await;
+
+    // S-65: an `update` and a `sign_in` do not overwrite each other.
+    for round in 0..RACES {
+        let (id, owner) = (rule.new_session(&record(now), now).await, full(now));
+        let done = together((0..RACERS).map(|n| {
+            let of = if (n + round) % 2 == 0 {
+                &owner
+            } else {
+                &record(now)
+            };
+            let (rule, new) = (rule.clone(), second(of, now));
+            async move {
+                let done = if new.owner.is_some() {
+                    let answer = rule.sign_in(id, &new, Some(Version::FIRST), admission, now);
+                    answer.await == SignIn::Done
+                } else {
+                    rule.update(id, &new, Version::FIRST, now).await == Update::Done
+                };
+                done.then_some(new)
+            }
+        }));
+        let winner = rule.winner(done.await, "`sign_in`s and `update`s");
+        rule.stored(id, &winner, now, "after parallel `sign_in`s and `update`s")
+            .await;
+        let ids = [id];
+        let ids = &ids[..usize::from(winner.owner.is_some())];
+        rule.listed(&owner, ids, now, "after parallel `sign_in`s and `update`s")
+            .await;
+    }
+    // S-62.
+    for round in 0..ROUNDS {
+        let (id, new) = (
+            rule.new_session(&record(now), now).await,
+            second(&full(now), now),
+        );
+        let (one, other, raced) = (rule.clone(), rule.clone(), new.clone());
+        let sign_in = async move {
+            one.sign_in(id, &raced, Some(Version::FIRST), admission, now)
+                .await
+        };
+        let delete = async move { other.delete(id).await };
+        _ = race(round, sign_in, delete).await;
+        rule.absent(id, now, "after a `sign_in` met a `delete`")
+            .await;
+        rule.listed(&new, &[], now, "after a `sign_in` met a `delete`")
+            .await;
+    }
+}
+
+/// Checks rule 17 of [`SessionStore`].
+pub async fn sign_in_is_refused_after_a_revocation<S: SessionStore>(store: S) {
+    let rule = Rule::new("sign_in_is_refused_after_a_revocation", store);
+    let now = now();
+    revokes_what_began_before(&rule, now).await;
+    spares_what_every_revocation_kept(&rule, now).await;
+    revokes_what_is_under_way(&rule, now).await;
+}
+
+async fn revokes_what_began_before<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let ada = full(now);
+    let revoked = async |began, now, when| {
+        let (id, new) = (session_id(), another(&ada, now));
+        let answer = rule.sign_in(id, &new, None, Admission::new(began), now);
+        rule.check(
+            answer.await == SignIn::Revoked,
+            format_args!("`sign_in` of a new session {when} is not `Revoked`"),
+        );
+        rule.absent(id, now, "after a revoked `sign_in`").await;
+
+        let (first, new) = (record(now), versioned(Version::FIRST.next(), new));
+        let id = rule.new_session(&first, now).await;
+        let expected = Some(Version::FIRST);
+        let answer = rule.sign_in(id, &new, expected, Admission::new(began), now);
+        rule.check(
+            answer.await == SignIn::Revoked,
+            format_args!("`sign_in` {when} is not `Revoked`"),
+        );
+        rule.stored(id, &first, now, "after a revoked `sign_in`")
+            .await;
+    };
+    let (a_millisecond, at) = (Duration::from_millis(1), now);
+    rule.delete_by_owner(&ada, None, at).await;
+    revoked(at, now, "that began when the owner was revoked").await;
+    revoked(before(at, a_millisecond), now, "that began just before").await;
+    let earlier = before(at, 30 * MINUTE);
+    revoked(earlier, now, "that began long before").await;
+    let later = after(now, 50 * MINUTE);
+    revoked(at, later, "50 minutes after the revocation").await;
+    rule.listed(&ada, &[], now, "after revoked `sign_in`s")
+        .await;
+
+    let grace = full(now);
+    let welcome = [
+        (
+            &ada,
+            after(at, a_millisecond),
+            "that began after the revocation",
+        ),
+        (&grace, earlier, "of another owner than the revoked"),
+    ];
+    for (owner, began, when) in welcome {
+        let (id, new) = (session_id(), another(owner, now));
+        let answer = rule.sign_in(id, &new, None, Admission::new(began), now);
+        rule.check(
+            answer.await == SignIn::Done,
+            format_args!("`sign_in` {when} is not `Done`"),
+        );
+        rule.stored(id, &new, now, "after a `sign_in`").await;
+        rule.listed(owner, &[id], now, "after a `sign_in`").await;
+    }
+
+    // By a clock that is behind, or overtaken on the way.
+    rule.delete_by_owner(&ada, None, earlier).await;
+    revoked(at, now, "revoked, and then at an earlier time").await;
+}
+
+async fn spares_what_every_revocation_kept<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let earlier = before(now, 10 * MINUTE);
+    let between = before(now, 5 * MINUTE);
+    let ada = full(now);
+    let kept = rule.new_session(&record(now), now).await;
+    rule.delete_by_owner(&ada, Some(kept), now).await;
+    let admission = Admission::new(earlier);
+    let new = second(&ada, now);
+    let answer = rule.sign_in(kept, &new, Some(Version::FIRST), admission, now);
+    rule.check(
+        answer.await == SignIn::Done,
+        "`sign_in` of the kept session is not `Done`",
+    );
+    rule.stored(kept, &new, now, "of the session to keep").await;
+
+    // What is refused makes no room for itself.
+    let limited = limited(earlier, 1, WhenFull::EvictOldest);
+    let new = another(&ada, now);
+    let answer = rule.sign_in(session_id(), &new, None, limited, now);
+    rule.check(
+        answer.await == SignIn::Revoked,
+        "`sign_in` beside the kept session is not `Revoked`",
+    );
+    rule.listed(&ada, &[kept], now, "after a revoked `sign_in`")
+        .await;
+
+    // Each revocation has its own session to keep, and one that comes later takes none back.
+    let (id, other) = (session_id(), session_id());
+    let (this, that) = (Some(id), Some(other));
+    let twice = [
+        ([(this, earlier), (this, now)], earlier, SignIn::Done),
+        ([(None, earlier), (this, now)], between, SignIn::Done),
+        ([(None, earlier), (this, now)], earlier, SignIn::Revoked),
+        ([(this, now), (None, earlier)], earlier, SignIn::Revoked),
+        ([(this, now), (that, earlier)], between, SignIn::Done),
+        ([(this, now), (that, now)], now, SignIn::Revoked),
+        ([(that, now), (this, now)], now, SignIn::Revoked),
+        ([(this, earlier), (None, now)], between, SignIn::Revoked),
+        ([(None, now), (this, earlier)], between, SignIn::Revoked),
+    ];
+    for (revocations, began, expected) in twice {
+        let owner = full(now);
+        for (keep, at) in revocations {
+            rule.delete_by_owner(&owner, keep, at).await;
+        }
+        let answer = rule.sign_in(id, &owner, None, Admission::new(began), now);
+        let answer = answer.await;
+        rule.check(
+            answer == expected,
+            format_args!(
+                "`sign_in` that began at {began:?} after revocations that keep and are at \
+                 {revocations:?} is {answer:?}, not {expected:?}; its id is {id:?}"
+            ),
+        );
+        rule.delete(id).await;
+    }
+}
+
+async fn revokes_what_is_under_way<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    // S-60.
+    let admission = Admission::new(now);
+    for round in 0..ROUNDS {
+        let owner = full(now);
+        let first = record(now);
+        // Every other one is there already.
+        let (id, expected, new) = if round / 2 % 2 == 0 {
+            (session_id(), None, another(&owner, now))
+        } else {
+            let id = rule.new_session(&first, now).await;
+            (id, Some(Version::FIRST), second(&owner, now))
+        };
+        let (one, other, of) = (rule.clone(), rule.clone(), owner.clone());
+        let sign_in = async move { one.sign_in(id, &new, expected, admission, now).await };
+        let revoke = async move { other.delete_by_owner(&of, None, now).await };
+        let (answer, removed) = race(round, sign_in, revoke).await;
+        let when = "after a `sign_in` met a revocation";
+        match (answer, removed, expected) {
+            (SignIn::Done, 1, _) | (SignIn::Revoked, 0, None) => rule.absent(id, now, when).await,
+            (SignIn::Revoked, 0, Some(_)) => rule.stored(id, &first, now, when).await,
+            (answer, removed, _) => rule.broken(format_args!(
+                "`sign_in` is {answer:?}, and the revocation at once with it removes {removed}"
+            )),
+        }
+        rule.listed(&owner, &[], now, when).await;
+    }
+    for _ in 0..RACES {
+        let owner = full(now);
+        together((0..RACERS).map(|n| {
+            let (rule, owner) = (rule.clone(), owner.clone());
+            async move {
+                if n == RACERS / 2 {
+                    rule.delete_by_owner(&owner, None, now).await;
+                } else {
+                    let new = another(&owner, now);
+                    let _ = rule.sign_in(session_id(), &new, None, admission, now).await;
+                }
+            }
+        }))
+        .await;
+        rule.listed(&owner, &[], now, "after `sign_in`s met a revocation")
+            .await;
+    }
+}
+
+/// Checks rule 18 of [`SessionStore`].
+pub async fn sign_in_keeps_the_limit<S: SessionStore>(store: S) {
+    // S-59.
+    let rule = Rule::new("sign_in_keeps_the_limit", store);
+    let now = now();
+    counts_the_live_of_one_owner(&rule, now).await;
+    evicts_who_signed_in_earliest(&rule, now).await;
+    keeps_the_limit_in_a_race(&rule, now).await;
+}
+
+/// An owner's three sessions, from the one that signed in earliest; two others are in the way of who
+/// counts what is not live or not this owner's.
+async fn three<S: SessionStore>(rule: &Rule<S>, owner: &Record, now: Timestamp) -> [SessionId; 3] {
+    let mut ids = [(); 3].map(|()| session_id());
+    ids.sort_unstable();
+    // Neither the order of the ids, nor that in which they began or are stored.
+    let [b, c, a] = ids;
+    for (id, signed_in, began) in [(b, 8, 15), (a, 9, 10), (c, 7, 20)] {
+        let mut record = another(owner, now);
+        record.authenticated = Some(before(now, MINUTE * signed_in));
+        record.created = before(now, MINUTE * began);
+        rule.admit(id, &record, None, now).await;
+    }
+    let mut expired = ending(after(now, MINUTE), another(owner, now));
+    expired.authenticated = Some(before(now, 6 * MINUTE));
+    rule.new_session(&expired, now).await;
+    rule.new_session(&full(now), now).await;
+    [a, b, c]
+}
+
+async fn counts_the_live_of_one_owner<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let owner = full(now);
+    let [a, b, c] = three(rule, &owner, now).await;
+    // When one more has expired.
+    let now = after(now, MINUTE);
+    let sign_in = async |id, expected: Option<u64>, max, when_full| {
+        let mut new = another(&owner, now);
+        new.version = Version::new(expected.unwrap_or_default() + 1);
+        let admission = limited(now, max, when_full);
+        rule.sign_in(id, &new, expected.map(Version::new), admission, now)
+            .await
+    };
+    let is = |what, got: SignIn, expected: SignIn| {
+        rule.check(
+            got == expected,
+            format_args!("`sign_in` {what} answers {got:?}, not {expected:?}"),
+        );
+    };
+
+    let refuse = WhenFull::Refuse;
+    let (new, nobodys) = (session_id(), record(now));
+    let nobodys_id = rule.new_session(&nobodys, now).await;
+    is(
+        "of a fourth",
+        sign_in(new, None, 3, refuse).await,
+        SignIn::Full,
+    );
+    let fourth = sign_in(nobodys_id, Some(1), 3, refuse).await;
+    is("of a fourth that was there", fourth, SignIn::Full);
+    rule.absent(new, now, "of an owner who has enough").await;
+    rule.stored(nobodys_id, &nobodys, now, "of an owner who has enough")
+        .await;
+    rule.listed(&owner, &[a, b, c], now, "after a refused `sign_in`")
+        .await;
+    let third = sign_in(a, Some(1), 3, refuse).await;
+    is("of the third again", third, SignIn::Done);
+    let third = sign_in(a, Some(2), 2, refuse).await;
+    is("of the third again, of two", third, SignIn::Full);
+
+    // What is not stored evicts nobody.
+    let evict = WhenFull::EvictOldest;
+    is(
+        "of an id that is taken",
+        sign_in(a, None, 1, evict).await,
+        SignIn::Taken,
+    );
+    let gone = sign_in(new, Some(1), 1, evict).await;
+    is("of an unknown id", gone, SignIn::Gone);
+    let conflict = sign_in(a, Some(1), 1, evict).await;
+    rule.check(
+        matches!(conflict, SignIn::Conflict(_)),
+        "`sign_in` with another version is not a `Conflict`",
+    );
+    rule.listed(&owner, &[a, b, c], now, "after a refused `sign_in`")
+        .await;
+
+    is(
+        "of a fourth, of four",
+        sign_in(new, None, 4, refuse).await,
+        SignIn::Done,
+    );
+    rule.listed(&owner, &[a, b, c, new], now, "with room for a fourth")
+        .await;
+}
+
+async fn evicts_who_signed_in_earliest<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    let owner = full(now);
+    let [a, b, c] = three(rule, &owner, now).await;
+    let (began, now) = (now, after(now, MINUTE));
+    let (d, e) = (session_id(), session_id());
+    // Who, the version, how many minutes ago, how many at most, who is evicted, and who is left.
+    let steps: [(_, _, u32, _, &[_], &[_]); 6] = [
+        (c, Some(1), 7, 3, &[], &[a, b, c]),
+        (d, None, 0, 4, &[], &[a, b, c, d]),
+        // Even the one that signed in earliest, if it is the one that does so now.
+        (a, Some(1), 9, 4, &[], &[a, b, c, d]),
+        (e, None, 10, 4, &[a], &[b, c, d, e]),
+        (c, Some(2), 7, 3, &[e], &[b, c, d]),
+        (b, Some(1), 0, 1, &[c, d], &[b]),
+    ];
+    for (id, expected, signed_in, max, evicted, left) in steps {
+        let mut new = another(&owner, now);
+        new.version = Version::new(expected.unwrap_or_default() + 1);
+        new.authenticated = Some(before(began, MINUTE * signed_in));
+        let admission = limited(now, max, WhenFull::EvictOldest);
+        let expected = expected.map(Version::new);
+        let answer = rule.sign_in(id, &new, expected, admission, now).await;
+        rule.check(
+            answer == SignIn::Done,
+            format_args!("`sign_in` that evicts answers {answer:?}"),
+        );
+        let when = format!("after a `sign_in` of at most {max}");
+        rule.stored(id, &new, now, &when).await;
+        rule.listed(&owner, left, now, &when).await;
+        for id in evicted {
+            rule.absent(*id, now, "of one that signed in earlier").await;
+        }
+    }
+}
+
+async fn keeps_the_limit_in_a_race<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
+    const MAX: usize = 3;
+    for when_full in [WhenFull::Refuse, WhenFull::EvictOldest].repeat(RACES) {
+        let owner = full(now);
+        let admission = limited(now, MAX, when_full);
+        let mut racers = Vec::new();
+        for n in 0..RACERS {
+            // Every other one is there already.
+            let (id, expected) = if n % 2 == 0 {
+                (session_id(), None)
+            } else {
+                let id = rule.new_session(&record(now), now).await;
+                (id, Some(Version::FIRST))
+            };
+            let (rule, new) = (rule.clone(), second(&owner, now));
+            racers.push(async move {
+                let answer = rule.sign_in(id, &new, expected, admission, now).await;
+                (id, new, answer)
+            });
+        }
+        let (mut done, mut live) = (0, Vec::new());
+        for (id, new, answer) in together(racers).await {
+            done += usize::from(answer == SignIn::Done);
+            let found = rule.load(id, now).await;
+            if let Some(found) = found.filter(|found| found.owner.is_some()) {
+                rule.check(answer == SignIn::Done, "a refused `sign_in` is stored");
+                rule.same(&found, &new, "after parallel `sign_in`s");
+                live.push(id);
+            }
+        }
+        let expected = if when_full == WhenFull::Refuse {
+            MAX
+        } else {
+            RACERS
+        };
+        rule.check(
+            (done, live.len()) == (expected, MAX),
+            format_args!(
+                "of {RACERS} parallel `sign_in`s with the limit {MAX} ({when_full:?}) {done} are \
+                 done, and {} are live",
+                live.len()
+            ),
+        );
+        rule.listed(&owner, &live, now, "after parallel `sign_in`s")
+            .await;
+    }
+}
+
+/// Checks rule 19 of [`SessionStore`].
+///
+/// It removes all sessions there are: give it a store, a table or a prefix of its own, and run it
+/// once at a time.
+pub async fn delete_all_leaves_nothing<S: SessionStore>(store: S) {
+    const SESSIONS: usize = 300;
+    // S-57.
+    let rule = Rule::new("delete_all_leaves_nothing", store);
+    let now = now();
+    // What runs that failed left behind.
+    rule.delete_all().await;
+
+    let revoked = full(now);
+    rule.delete_by_owner(&revoked, None, now).await;
+    let mut sessions = Vec::new();
+    for n in 0..SESSIONS {
+        // Some of nobody, some of one owner each, some of one together.
+        let record = match (n % 3, sessions.last()) {
+            (0, _) | (_, None) => record(now),
+            (1, _) => full(now),
+            (_, Some((_, last))) => another(last, now),
+        };
+        sessions.push((rule.new_session(&record, now).await, record));
+    }
+    let removed = rule.delete_all().await;
+    rule.check(
+        removed == SESSIONS,
+        format_args!("`delete_all` of {SESSIONS} sessions says {removed}"),
+    );
+    for (id, record) in &sessions {
+        rule.absent(*id, now, "after `delete_all`").await;
+        rule.listed(record, &[], now, "after `delete_all`").await;
+    }
+    let removed = rule.delete_all().await;
+    rule.check(
+        removed == 0,
+        format_args!("`delete_all` without sessions says {removed}"),
+    );
+
+    // Nothing stays that is in the way of a new session, and a revocation is no session.
+    for (id, record) in sessions.iter().take(3) {
+        rule.have(*id, record, now).await;
+        rule.stored(*id, record, now, "made after `delete_all`")
+            .await;
+    }
+    let answer = rule.sign_in(session_id(), &revoked, None, Admission::new(now), now);
+    rule.check(
+        answer.await == SignIn::Revoked,
+        "`delete_all` takes a revocation back",
+    );
+
+    // Expired ones may have vanished by themselves, but none is left.
+    let began = before(now, 20 * MINUTE);
+    let expired = ending(before(now, 10 * MINUTE), full(began));
+    let id = rule.new_session(&expired, began).await;
+    rule.delete_all().await;
+    rule.absent(id, began, "after `delete_all`, at a time before it expired")
+        .await;
+
+    // S-62, S-64.
+    for round in 0..ROUNDS {
+        let first = full(now);
+        let id = rule.new_session(&first, now).await;
+        let (one, other, new) = (rule.clone(), rule.clone(), second(&first, now));
+        let write = async move {
+            match round / 2 % 3 {
+                0 => _ = one.touch(id, after(now, 90 * MINUTE), now).await,
+                1 => _ = one.update(id, &new, Version::FIRST, now).await,
+                _ => {
+                    let admission = Admission::new(now);
+                    _ = one
+                        .sign_in(id, &new, Some(Version::FIRST), admission, now)
+                        .await;
+                }
+            }
+        };
+        race(round, write, async move { other.delete_all().await }).await;
+        rule.absent(id, now, "after `delete_all` met a write").await;
+        rule.listed(&first, &[], now, "after `delete_all` met a write")
+            .await;
+    }
+}
+
+/// Checks rule 20 of [`SessionStore`].
 pub async fn data_is_opaque<S: SessionStore>(store: S) {
     let rule = Rule::new("data_is_opaque", store);
     let now = now();
@@ -848,7 +1431,7 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
     }
     while let Some((id, record)) = sessions.pop() {
         if name(&record).len() > 1 {
-            let removed = rule.delete_by_owner(name(&record), None).await;
+            let removed = rule.delete_by_owner(&record, None, now).await;
             let owner = name(&record);
             rule.check(
                 removed == 1,
@@ -858,6 +1441,11 @@ pub async fn data_is_opaque<S: SessionStore>(store: S) {
         rule.delete(id).await;
         for (other, record) in &sessions {
             rule.stored(*other, record, now, "of another owner").await;
+        }
+        // The revocation is this owner's alone, too.
+        if let Some((_, next)) = sessions.last() {
+            let id = rule.new_session(&another(next, now), now).await;
+            rule.delete(id).await;
         }
     }
 }
@@ -946,11 +1534,33 @@ impl<S: SessionStore> Rule<S> {
         self.answer("list_by_owner", self.store.list_by_owner(owner, now).await)
     }
 
-    async fn delete_by_owner(&self, owner: &str, keep: Option<SessionId>) -> usize {
+    /// Removes the sessions of `owner`'s owner.
+    async fn delete_by_owner(
+        &self,
+        owner: &Record,
+        keep: Option<SessionId>,
+        now: Timestamp,
+    ) -> usize {
         self.answer(
             "delete_by_owner",
-            self.store.delete_by_owner(owner, keep).await,
+            self.store.delete_by_owner(name(owner), keep, now).await,
         )
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> SignIn {
+        let result = self.store.sign_in(id, record, expected, admission, now);
+        self.answer("sign_in", result.await)
+    }
+
+    async fn delete_all(&self) -> usize {
+        self.answer("delete_all", self.store.delete_all().await)
     }
 
     /// Stores a record under a new id.
@@ -960,12 +1570,44 @@ impl<S: SessionStore> Rule<S> {
         id
     }
 
+    /// Stores a new session, by `sign_in` if it has an owner.
     async fn have(&self, id: SessionId, record: &Record, now: Timestamp) {
+        if record.owner.is_some() {
+            return self.admit(id, record, None, now).await;
+        }
         let created = self.create(id, record, now).await;
         self.check(
             created == Create::Done,
             "`create` with a new id answers `Taken`",
         );
+    }
+
+    /// Signs in where nothing is in the way.
+    async fn admit(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        now: Timestamp,
+    ) {
+        let admission = Admission::new(now);
+        let answer = self.sign_in(id, record, expected, admission, now).await;
+        self.check(
+            answer == SignIn::Done,
+            format_args!("`sign_in` with nothing in the way answers {answer:?}"),
+        );
+    }
+
+    /// The only one of `RACERS` that is done.
+    fn winner(&self, done: Vec<Option<Record>>, what: &str) -> Record {
+        let mut done: Vec<_> = done.into_iter().flatten().collect();
+        match (done.pop(), done.len()) {
+            (Some(winner), 0) => winner,
+            (last, others) => self.broken(format_args!(
+                "of {RACERS} parallel {what} {} are done",
+                others + usize::from(last.is_some())
+            )),
+        }
     }
 
     /// Updates a record whose version is the expected one.
@@ -1020,6 +1662,7 @@ impl<S: SessionStore> Rule<S> {
             ("created", got.created == expected.created),
             ("authenticated", got.authenticated == expected.authenticated),
             ("renewed", got.renewed == expected.renewed),
+            ("seen", got.seen == expected.seen),
             ("expires", got.expires == expected.expires),
             ("policy", got.policy == expected.policy),
             ("data", got.data == expected.data),
@@ -1049,44 +1692,54 @@ fn wording(name: &str) -> String {
     })
 }
 
-/// Runs two of different types at once, whatever they answer. The second begins first, as a rule;
-/// which one that is changes from round to round.
-async fn race(
+/// Runs two of different types at once. The second begins first, as a rule; which one that is changes
+/// from round to round.
+async fn race<A: Send + 'static, B: Send + 'static>(
     round: usize,
-    one: impl Future<Output: Send> + Send + 'static,
-    other: impl Future<Output: Send> + Send + 'static,
-) {
-    let mut racers: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] = [
-        Box::pin(async move { _ = one.await }),
-        Box::pin(async move { _ = other.await }),
-    ];
-    racers.rotate_left(round % 2);
-    together(racers).await;
+    one: impl Future<Output = A> + Send + 'static,
+    other: impl Future<Output = B> + Send + 'static,
+) -> (A, B) {
+    let start = Arc::new(Barrier::new(2));
+    if round.is_multiple_of(2) {
+        let (one, other) = (begin(&start, one), begin(&start, other));
+        (end(one).await, end(other).await)
+    } else {
+        let (other, one) = (begin(&start, other), begin(&start, one));
+        (end(one).await, end(other).await)
+    }
 }
 
-/// Runs all at once, on as many threads as there are, and passes a panic on.
+/// Runs all at once, on as many threads as there are.
 async fn together<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
     let futures: Vec<_> = futures.into_iter().collect();
     let start = Arc::new(Barrier::new(futures.len()));
-    let begin = |future: F| {
-        let start = Arc::clone(&start);
-        tokio::spawn(async move {
-            start.wait().await;
-            future.await
-        })
-    };
-    let tasks: Vec<_> = futures.into_iter().map(begin).collect();
+    let tasks: Vec<_> = futures.into_iter().map(|f| begin(&start, f)).collect();
     let mut outputs = Vec::new();
     for task in tasks {
-        outputs.push(
-            task.await
-                .unwrap_or_else(|error| resume_unwind(error.into_panic())),
-        );
+        outputs.push(end(task).await);
     }
     outputs
+}
+
+/// Runs a future from when all others are there, too.
+fn begin<F>(start: &Arc<Barrier>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let start = Arc::clone(start);
+    tokio::spawn(async move {
+        start.wait().await;
+        future.await
+    })
+}
+
+/// The outcome of a task; its panic is passed on.
+async fn end<T>(task: JoinHandle<T>) -> T {
+    task.await
+        .unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// A record with as few fields set as can be, that lives for an hour.
@@ -1099,9 +1752,10 @@ fn full(now: Timestamp) -> Record {
     let mut record = record(now);
     record.previous = Some(Previous::new(digest(), after(now, MINUTE)));
     record.owner = Some(format!("owner of {}", session_id()).into());
-    record.authenticated = Some(before(now, Duration::from_millis(1)));
-    record.renewed = before(now, Duration::from_millis(2));
-    record.created = before(now, Duration::from_millis(3));
+    record.seen = before(now, Duration::from_millis(1));
+    record.authenticated = Some(before(now, Duration::from_millis(2)));
+    record.renewed = before(now, Duration::from_millis(3));
+    record.created = before(now, Duration::from_millis(4));
     record.policy = Some(ExpiryPolicy::new(
         Duration::from_millis(1_001),
         400 * 24 * 60 * MINUTE,
@@ -1112,9 +1766,12 @@ fn full(now: Timestamp) -> Record {
     record
 }
 
-/// A record with all fields set that replaces the first one of a session.
-fn second(now: Timestamp) -> Record {
-    versioned(Version::FIRST.next(), full(now))
+/// A record with all fields set but the owner.
+fn unowned(now: Timestamp) -> Record {
+    Record {
+        owner: None,
+        ..full(now)
+    }
 }
 
 /// A record with all fields set and the same owner.
@@ -1122,6 +1779,20 @@ fn another(of: &Record, now: Timestamp) -> Record {
     Record {
         owner: of.owner.clone(),
         ..full(now)
+    }
+}
+
+/// A record with all fields set and the same owner that replaces the first one of a session.
+fn second(of: &Record, now: Timestamp) -> Record {
+    versioned(Version::FIRST.next(), another(of, now))
+}
+
+/// Admission of a sign-in that began then, of an owner with at most `max` sessions.
+fn limited(began: Timestamp, max: usize, when_full: WhenFull) -> Admission {
+    let max = NonZeroUsize::new(max).unwrap_or(NonZeroUsize::MIN);
+    Admission {
+        limit: Some(OwnerLimit::new(max, when_full)),
+        ..Admission::new(began)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The contract of every store.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -40,8 +41,25 @@ use crate::record::{Record, Version};
 ///     session whose owner changed is listed under the new one.
 /// 15. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
 ///     how many; nobody else's.
-/// 16. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
+/// 16. `sign_in_stores_like_create_and_update`: without an expected version as `create` does, with one
+///     as `update` does; the session is then listed under the record's owner.
+/// 17. `sign_in_is_refused_after_a_revocation`: after a `delete_by_owner` at a time not before
+///     [`Admission::began`], `sign_in` of that owner changes nothing and answers
+///     [`SignIn::Revoked`], unless it is the kept session; if both run at once, the session is
+///     refused or removed. Each revocation counts by itself, neither an earlier time nor another
+///     `keep` takes one back, and is remembered for at least an hour.
+/// 18. `sign_in_keeps_the_limit`: with a [limit](Admission::limit), its owner has at most that many
+///     live sessions afterwards, also if many sign in at once: either the others whose
+///     `authenticated` is earliest are deleted, or nothing changes and the answer is
+///     [`SignIn::Full`]. Only a sign-in that is done evicts anybody.
+/// 19. `delete_all_leaves_nothing`: all sessions are removed, and it says how many were live. Those
+///     that are created while it runs may stay; revocations stay remembered.
+/// 20. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
 ///     UTF-8 without NUL, compared byte by byte.
+///
+/// The owner of a session changes by `sign_in` alone: the record given to `create` has none, and that
+/// given to `update` has the stored one; that given to `sign_in` has one. Where several refusals apply,
+/// any of them may be the answer.
 ///
 /// The caller passes the time, so there is one clock and a store needs none. A future may be dropped
 /// at any `await`; the operation has then happened wholly or not at all. Errors keep their cause as
@@ -88,7 +106,23 @@ pub trait SessionStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Update, StoreError>> + Send;
 
-    /// Moves a live session's end to `expires`, if that is later; whether there is such a session.
+    /// Stores a session whose owner has just signed in: a new one if there is no `expected` version,
+    /// else the live one with that version, if neither a revocation nor the limit forbid it.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; whether the record was stored is then unknown.
+    fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<SignIn, StoreError>> + Send;
+
+    /// Moves a live session's end to `expires` and its last use to `now`, if that is later; whether
+    /// there is such a session.
     ///
     /// # Errors
     ///
@@ -129,7 +163,8 @@ pub trait SessionStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<(SessionId, Record)>, StoreError>> + Send;
 
-    /// Removes the sessions of an owner, except `keep`; how many it was.
+    /// Removes the sessions of an owner, except `keep`, and those whose sign-in is under way at `now`;
+    /// how many it was.
     ///
     /// # Errors
     ///
@@ -138,7 +173,81 @@ pub trait SessionStore: Send + Sync + 'static {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Removes all sessions; how many it was.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; some sessions may have been removed.
+    fn delete_all(&self) -> impl Future<Output = Result<usize, StoreError>> + Send;
+}
+
+/// What a [`SessionStore::sign_in`] depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Admission {
+    /// When the request began in which the owner signs in: a revocation since then counts.
+    pub began: Timestamp,
+    /// How many sessions the owner may have.
+    pub limit: Option<OwnerLimit>,
+}
+
+impl Admission {
+    /// Admission of a sign-in that began then, without a limit.
+    #[must_use]
+    pub const fn new(began: Timestamp) -> Self {
+        Self { began, limit: None }
+    }
+}
+
+/// How many live sessions an owner may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnerLimit {
+    /// The number, that of the session which signs in included.
+    pub max: NonZeroUsize,
+    /// What happens to one more.
+    pub when_full: WhenFull,
+}
+
+impl OwnerLimit {
+    /// A limit of `max` sessions.
+    #[must_use]
+    pub const fn new(max: NonZeroUsize, when_full: WhenFull) -> Self {
+        Self { max, when_full }
+    }
+}
+
+/// What happens when an owner signs in who has as many sessions as the limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The sessions that signed in earliest end.
+    EvictOldest,
+    /// The sign-in is refused.
+    Refuse,
+}
+
+/// The answer of [`SessionStore::sign_in`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a sign-in that was refused or met a conflict has not been stored"]
+// As in `Update`.
+#[allow(clippy::large_enum_variant)]
+pub enum SignIn {
+    /// The record is stored.
+    Done,
+    /// As [`Create::Taken`].
+    Taken,
+    /// As [`Update::Conflict`].
+    Conflict(Record),
+    /// As [`Update::Gone`].
+    Gone,
+    /// The owner's sessions were revoked since the sign-in began. Nothing was changed.
+    Revoked,
+    /// The owner has as many sessions as the limit allows. Nothing was changed.
+    Full,
 }
 
 /// The answer of [`SessionStore::create`].
@@ -193,6 +302,17 @@ impl<S: SessionStore> SessionStore for Arc<S> {
         S::update(self, id, record, expected, now)
     }
 
+    fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<SignIn, StoreError>> + Send {
+        S::sign_in(self, id, record, expected, admission, now)
+    }
+
     fn touch(
         &self,
         id: SessionId,
@@ -226,7 +346,12 @@ impl<S: SessionStore> SessionStore for Arc<S> {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        S::delete_by_owner(self, owner, keep)
+        S::delete_by_owner(self, owner, keep, now)
+    }
+
+    fn delete_all(&self) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        S::delete_all(self)
     }
 }

@@ -7,11 +7,11 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
 use crate::record::{Record, Version};
-use crate::store::contract::{Create, SessionStore, Update};
+use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// What the request's path asks of a store.
+/// What a layer and its sessions ask of a store.
 pub(crate) trait ErasedStore: Send + Sync {
     fn create<'a>(
         &'a self,
@@ -27,8 +27,28 @@ pub(crate) trait ErasedStore: Send + Sync {
         expected: Version,
         now: Timestamp,
     ) -> Answer<'a, Update>;
+    fn sign_in<'a>(
+        &'a self,
+        id: SessionId,
+        record: &'a Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Answer<'a, SignIn>;
     fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Answer<'_, bool>;
     fn delete(&self, id: SessionId) -> Answer<'_, bool>;
+    fn list_by_owner<'a>(
+        &'a self,
+        owner: &'a str,
+        now: Timestamp,
+    ) -> Answer<'a, Vec<(SessionId, Record)>>;
+    fn delete_by_owner<'a>(
+        &'a self,
+        owner: &'a str,
+        keep: Option<SessionId>,
+        now: Timestamp,
+    ) -> Answer<'a, usize>;
+    fn delete_all(&self) -> Answer<'_, usize>;
 }
 
 impl<S: SessionStore> ErasedStore for S {
@@ -59,8 +79,42 @@ impl<S: SessionStore> ErasedStore for S {
         Box::pin(SessionStore::touch(self, id, expires, now))
     }
 
+    fn sign_in<'a>(
+        &'a self,
+        id: SessionId,
+        record: &'a Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Answer<'a, SignIn> {
+        Box::pin(SessionStore::sign_in(
+            self, id, record, expected, admission, now,
+        ))
+    }
+
     fn delete(&self, id: SessionId) -> Answer<'_, bool> {
         Box::pin(SessionStore::delete(self, id))
+    }
+
+    fn list_by_owner<'a>(
+        &'a self,
+        owner: &'a str,
+        now: Timestamp,
+    ) -> Answer<'a, Vec<(SessionId, Record)>> {
+        Box::pin(SessionStore::list_by_owner(self, owner, now))
+    }
+
+    fn delete_by_owner<'a>(
+        &'a self,
+        owner: &'a str,
+        keep: Option<SessionId>,
+        now: Timestamp,
+    ) -> Answer<'a, usize> {
+        Box::pin(SessionStore::delete_by_owner(self, owner, keep, now))
+    }
+
+    fn delete_all(&self) -> Answer<'_, usize> {
+        Box::pin(SessionStore::delete_all(self))
     }
 }
 

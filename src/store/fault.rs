@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
 use crate::record::{Record, Version};
-use crate::store::contract::{Create, SessionStore, Update};
+use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 
 /// Wraps a store, counts the calls, and lets chosen ones go wrong.
 ///
@@ -81,6 +81,10 @@ pub enum Operation {
     ListByOwner,
     /// [`SessionStore::delete_by_owner`]
     DeleteByOwner,
+    /// [`SessionStore::sign_in`]
+    SignIn,
+    /// [`SessionStore::delete_all`]
+    DeleteAll,
 }
 
 /// What goes wrong with a call.
@@ -356,11 +360,26 @@ impl<S: SessionStore> SessionStore for FaultStore<S> {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
-        self.call(
-            Operation::DeleteByOwner,
-            self.0.store.delete_by_owner(owner, keep),
-        )
-        .await
+        let work = self.0.store.delete_by_owner(owner, keep, now);
+        self.call(Operation::DeleteByOwner, work).await
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        let work = self.0.store.sign_in(id, record, expected, admission, now);
+        self.call(Operation::SignIn, work).await
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        self.call(Operation::DeleteAll, self.0.store.delete_all())
+            .await
     }
 }

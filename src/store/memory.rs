@@ -1,9 +1,10 @@
 //! Sessions in this process's memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hashlink::LinkedHashMap;
 
@@ -11,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
 use crate::record::{Record, Version};
-use crate::store::contract::{Create, SessionStore, Update};
+use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, WhenFull};
 
 /// Keeps sessions in this process's memory.
 ///
@@ -207,8 +208,24 @@ impl SessionStore for MemoryStore {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
-        Ok(self.lock().delete_by_owner(owner, keep))
+        Ok(self.lock().delete_by_owner(owner, keep, now))
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        Ok(self.lock().sign_in(id, record, expected, admission, now))
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        Ok(self.lock().delete_all())
     }
 }
 
@@ -219,12 +236,46 @@ struct Sessions {
     by_use: LinkedHashMap<SessionId, Record>,
     by_expiry: BTreeSet<(Timestamp, SessionId)>,
     by_owner: BTreeSet<(Arc<str>, SessionId)>,
+    /// When an owner's sessions were revoked, and which was spared.
+    revoked: HashMap<Arc<str>, Revoked>,
     bytes: usize,
     /// The most records there were since `by_use` was last shrunk.
     peak: usize,
 }
 
+struct Revoked {
+    at: Timestamp,
+    kept: Option<SessionId>,
+    /// The last revocation that did not spare `kept`.
+    kept_not: Option<Timestamp>,
+}
+
+impl Revoked {
+    fn again(&mut self, at: Timestamp, kept: Option<SessionId>) {
+        if kept == self.kept {
+            self.at = self.at.max(at);
+        } else if at < self.at {
+            self.kept_not = self.kept_not.max(Some(at));
+        } else {
+            let kept_not = Some(self.at);
+            *self = Self { at, kept, kept_not };
+        }
+    }
+
+    fn refuses(&self, id: SessionId, began: Timestamp) -> bool {
+        let last = if self.kept == Some(id) {
+            self.kept_not
+        } else {
+            Some(self.at)
+        };
+        last >= Some(began)
+    }
+}
+
 impl Sessions {
+    /// How long a revocation is remembered: longer than any sign-in is under way.
+    const REVOKED_FOR: Duration = Duration::from_secs(60 * 60);
+
     /// How many expired sessions an operation removes. More than one, so that expired sessions
     /// become fewer even if every operation adds one.
     const SWEPT_AT_ONCE: usize = 4;
@@ -238,6 +289,7 @@ impl Sessions {
             by_use: LinkedHashMap::new(),
             by_expiry: BTreeSet::new(),
             by_owner: BTreeSet::new(),
+            revoked: HashMap::new(),
             bytes: 0,
             peak: 0,
         }
@@ -286,11 +338,60 @@ impl Sessions {
             return false;
         };
         let from = current.expires;
+        let record = &mut self.by_use[&id];
+        record.seen = record.seen.max(now);
         if expires > from {
-            self.by_use[&id].expires = expires;
+            record.expires = expires;
             self.move_expiry(id, from, expires);
         }
         true
+    }
+
+    fn sign_in(
+        &mut self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> SignIn {
+        match (self.live(id, now), expected) {
+            (None, Some(_)) => return SignIn::Gone,
+            (Some(_), None) => return SignIn::Taken,
+            (Some(current), Some(expected)) if current.version != expected => {
+                return SignIn::Conflict(current.clone());
+            }
+            _ => {}
+        }
+        let owner = record.owner.as_deref().unwrap_or_default();
+        if let Some(revoked) = self.revoked.get(owner)
+            && revoked.refuses(id, admission.began)
+        {
+            return SignIn::Revoked;
+        }
+        if let Some(limit) = admission.limit {
+            let mut others: Vec<_> = self
+                .ids_of(owner)
+                .filter(|other| *other != id && self.by_use[other].expires > now)
+                .map(|other| (self.by_use[&other].authenticated, other))
+                .collect();
+            let room = limit.max.get() - 1;
+            let surplus = others.len().saturating_sub(room);
+            if surplus > 0 && limit.when_full == WhenFull::Refuse {
+                return SignIn::Full;
+            }
+            others.sort_unstable();
+            for (_, oldest) in &others[..surplus] {
+                self.remove(*oldest);
+            }
+        }
+        if expected.is_some() {
+            self.replace(id, record.clone());
+        } else {
+            self.insert(id, record.clone());
+        }
+        self.evict(id, now);
+        SignIn::Done
     }
 
     fn delete_expired(&mut self, now: Timestamp, limit: usize) -> usize {
@@ -315,12 +416,30 @@ impl Sessions {
             .collect()
     }
 
-    fn delete_by_owner(&mut self, owner: &str, keep: Option<SessionId>) -> usize {
+    fn delete_by_owner(&mut self, owner: &str, keep: Option<SessionId>, now: Timestamp) -> usize {
+        let remembered = |revoked: &Revoked| now.saturating_since(revoked.at) < Self::REVOKED_FOR;
+        self.revoked.retain(|_, revoked| remembered(revoked));
+        let revoked = self.revoked.entry(owner.into()).or_insert(Revoked {
+            at: now,
+            kept: keep,
+            kept_not: None,
+        });
+        revoked.again(now, keep);
         let ids: Vec<_> = self.ids_of(owner).filter(|id| Some(*id) != keep).collect();
         for id in &ids {
             self.remove(*id);
         }
         ids.len()
+    }
+
+    fn delete_all(&mut self) -> usize {
+        let removed = self.by_use.len();
+        self.by_use = LinkedHashMap::new();
+        self.by_expiry.clear();
+        self.by_owner.clear();
+        self.bytes = 0;
+        self.peak = 0;
+        removed
     }
 
     fn ids_of(&self, owner: &str) -> impl Iterator<Item = SessionId> {
@@ -408,6 +527,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::contract::OwnerLimit;
     use crate::token::Digest;
 
     const COST: usize = MemoryStore::SESSION_COST;
@@ -628,7 +748,7 @@ mod tests {
             .create(id(20), &record(9, Some("ada"), 7), at(0))
             .await
             .unwrap();
-        assert_eq!(store.delete_by_owner("ada", None).await.unwrap(), 1);
+        assert_eq!(store.delete_by_owner("ada", None, at(0)).await.unwrap(), 1);
         assert_eq!(store.bytes(), 6 * COST);
         assert_consistent(&store);
     }
@@ -662,7 +782,7 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_record_has_the_size_that_was_measured() {
-        assert_eq!(size_of::<(SessionId, Record)>(), 208);
+        assert_eq!(size_of::<(SessionId, Record)>(), 216);
     }
 
     #[tokio::test]
@@ -696,10 +816,28 @@ mod tests {
         assert!(store.load(id(0), at(0)).await.unwrap().is_some());
     }
 
+    #[tokio::test]
+    async fn a_revocation_is_forgotten_after_an_hour() {
+        let store = MemoryStore::new();
+        let hour = 60 * 60 * 1_000;
+        for (owner, millis) in [("ada", 0), ("grace", 1), ("adam", hour - 1)] {
+            store
+                .delete_by_owner(owner, None, at(millis))
+                .await
+                .unwrap();
+        }
+        assert_eq!(store.lock().revoked.len(), 3);
+        store.delete_by_owner("adam", None, at(hour)).await.unwrap();
+        let mut owners: Vec<_> = store.lock().revoked.keys().cloned().collect();
+        owners.sort();
+        assert_eq!(owners, ["adam".into(), "grace".into()]);
+    }
+
     /// The live sessions in their order of use, the slow and obvious way.
     struct Model {
         bounds: MemoryStoreBuilder,
         sessions: Vec<(SessionId, Record)>,
+        revocations: Vec<(&'static str, Option<SessionId>, Timestamp)>,
     }
 
     impl Model {
@@ -719,6 +857,49 @@ mod tests {
                 self.sessions.remove(0);
             }
         }
+
+        fn sign_in(
+            &mut self,
+            id: SessionId,
+            record: Record,
+            expected: Option<Version>,
+            admission: Admission,
+        ) -> SignIn {
+            let current = self.take(id);
+            if let Some(current) = current.clone() {
+                self.put(id, current);
+            }
+            match (current, expected) {
+                (None, Some(_)) => return SignIn::Gone,
+                (Some(_), None) => return SignIn::Taken,
+                (Some(current), Some(expected)) if current.version != expected => {
+                    return SignIn::Conflict(current);
+                }
+                _ => {}
+            }
+            let owner = record.owner.clone();
+            if self.revocations.iter().any(|(revoked, kept, at)| {
+                owner.as_deref() == Some(*revoked) && *kept != Some(id) && admission.began <= *at
+            }) {
+                return SignIn::Revoked;
+            }
+            while let Some(limit) = admission.limit {
+                let others = self.sessions.iter().enumerate();
+                let others = others.filter(|(_, (other, r))| *other != id && r.owner == owner);
+                if others.clone().count() < limit.max.get() {
+                    break;
+                }
+                if limit.when_full == WhenFull::Refuse {
+                    return SignIn::Full;
+                }
+                let oldest = others.min_by_key(|(_, (id, record))| (record.authenticated, *id));
+                let (at, _) = oldest.unwrap();
+                self.sessions.remove(at);
+            }
+            self.take(id);
+            self.put(id, record);
+            SignIn::Done
+        }
     }
 
     #[tokio::test]
@@ -730,7 +911,10 @@ mod tests {
         let mut model = Model {
             bounds,
             sessions: Vec::new(),
+            revocations: Vec::new(),
         };
+        let limits = [(2, WhenFull::EvictOldest), (3, WhenFull::Refuse)]
+            .map(|(max, when_full)| OwnerLimit::new(max.try_into().unwrap(), when_full));
         let mut now = at(1_000);
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut random = |below: u64| {
@@ -746,8 +930,8 @@ mod tests {
             let id = id(u8::try_from(random(40)).unwrap());
             let expires = now.as_millis() + 1 + random(150);
             let owner = owners[usize::try_from(random(4)).unwrap()];
-            let new = record(expires, owner, usize::try_from(random(200)).unwrap());
-            match random(9) {
+            let mut new = record(expires, owner, usize::try_from(random(200)).unwrap());
+            match random(12) {
                 0..=2 => {
                     let taken = model.sessions.iter().any(|(held, _)| *held == id);
                     let created = store.create(id, &new, now).await.unwrap();
@@ -779,8 +963,25 @@ mod tests {
                     assert_eq!(touched, current.is_some());
                     if let Some(mut current) = current {
                         current.expires = current.expires.max(at(expires));
+                        current.seen = current.seen.max(now);
                         model.put(id, current);
                     }
+                }
+                7 if random(50) == 0 => {
+                    let removed = store.delete_all().await.unwrap();
+                    assert!(removed >= model.sessions.len());
+                    model.sessions.clear();
+                }
+                8..=10 => {
+                    new.owner = Some(owner.unwrap_or("adam").into());
+                    new.authenticated = Some(at(random(100)));
+                    let expected = [None, Some(1), Some(2)][usize::try_from(random(3)).unwrap()];
+                    let expected = expected.map(Version::new);
+                    let began = at(now.as_millis() - random(300));
+                    let limit = limits.get(usize::try_from(random(3)).unwrap()).copied();
+                    let admission = Admission { began, limit };
+                    let answer = store.sign_in(id, &new, expected, admission, now).await;
+                    assert_eq!(answer.unwrap(), model.sign_in(id, new, expected, admission));
                 }
                 7 => {
                     let _ = store.delete(id).await.unwrap();
@@ -794,10 +995,13 @@ mod tests {
                     listed.sort_by_key(|(id, _)| *id);
                     expected.sort_by_key(|(id, _)| *id);
                     assert_eq!(listed, expected);
-                    if random(4) == 0 {
-                        store.delete_by_owner(owner, Some(id)).await.unwrap();
+                    if random(2) == 0 {
+                        let time = at(now.as_millis() - random(100));
+                        let keep = (random(2) == 0).then_some(id);
+                        store.delete_by_owner(owner, keep, time).await.unwrap();
+                        model.revocations.push((owner, keep, time));
                         model.sessions.retain(|(held, record)| {
-                            record.owner.as_deref() != Some(owner) || *held == id
+                            record.owner.as_deref() != Some(owner) || Some(*held) == keep
                         });
                     }
                 }

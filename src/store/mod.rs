@@ -14,7 +14,7 @@ pub(crate) mod fault;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 
-pub use self::contract::{Create, SessionStore, Update};
+pub use self::contract::{Admission, Create, OwnerLimit, SessionStore, SignIn, Update, WhenFull};
 pub use crate::clock::Timestamp;
 pub use crate::error::StoreError;
 pub use crate::expiry::ExpiryPolicy;

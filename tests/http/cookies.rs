@@ -594,7 +594,7 @@ async fn a_change_with_two_live_sessions_goes_to_neither() {
     let seen = send(&server, "/login", &[line.as_bytes()]).await.ok();
     assert_eq!(
         (&*seen.calls, seen.told()),
-        ("load load create", Told::Cookie)
+        ("load load sign_in", Told::Cookie)
     );
     for client in [mine, planted] {
         assert_eq!(client.get("/read").await.text(), "[null,1]");
@@ -626,7 +626,7 @@ async fn a_token_and_its_successor_are_one_session() {
         let seen = read(&server, &line).await;
         assert_eq!(
             (&*seen.calls, seen.told()),
-            ("load load update", Told::Cookie)
+            ("load load sign_in", Told::Cookie)
         );
         assert_eq!(seen.cookie().unwrap().token, new);
         let seen = send(&server, "/login", &[line.as_bytes()]).await.ok();

@@ -11,7 +11,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cloakroom::store::{Create, Record, SessionStore, StoreError, Timestamp, Update, Version};
+use cloakroom::store::{
+    Admission, Create, Record, SessionStore, SignIn, StoreError, Timestamp, Update, Version,
+};
 use cloakroom::test_util::{Fault, Operation};
 use cloakroom::{
     DefaultErrorResponse, Error, LazySession, MemoryStore, OnConflict, Session, SessionId,
@@ -632,8 +634,24 @@ async fn a_store_that_cannot_be_cloned_makes_a_layer_that_can() {
             &self,
             owner: &str,
             keep: Option<SessionId>,
+            now: Timestamp,
         ) -> Result<usize, StoreError> {
-            self.0.delete_by_owner(owner, keep).await
+            self.0.delete_by_owner(owner, keep, now).await
+        }
+
+        async fn sign_in(
+            &self,
+            id: SessionId,
+            record: &Record,
+            expected: Option<Version>,
+            admission: Admission,
+            now: Timestamp,
+        ) -> Result<SignIn, StoreError> {
+            self.0.sign_in(id, record, expected, admission, now).await
+        }
+
+        async fn delete_all(&self) -> Result<usize, StoreError> {
+            self.0.delete_all().await
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::store::{
-    Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version,
+    Admission, Create, Digest, Record, SessionStore, SignIn, StoreError, Timestamp, Update, Version,
 };
 use cloakroom::test_util::{Fault, Operation, Pause};
 use cloakroom::{Error, Session, SessionId, SessionLayer};
@@ -19,10 +19,11 @@ use crate::support::{Client, Seen, Server, Store, Told, bytes_of, id_of};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-const ON_THE_PATH: [Operation; 5] = [
+const ON_THE_PATH: [Operation; 6] = [
     Operation::Create,
     Operation::Load,
     Operation::Update,
+    Operation::SignIn,
     Operation::Touch,
     Operation::Delete,
 ];
@@ -74,7 +75,7 @@ async fn a_store_call_that_goes_wrong_is_a_503_that_announces_nothing() {
         ("renew", Operation::Update, Session::renew, unchanged()),
         (
             "sign in",
-            Operation::Update,
+            Operation::SignIn,
             |s| s.sign_in("ada"),
             signed_in(["n"]),
         ),
@@ -147,23 +148,24 @@ async fn a_store_call_that_goes_wrong_is_a_503_that_announces_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_cannot_be_created_gets_no_cookie() {
     for fault in [Fault::Fail, Fault::Hang, Fault::FailAfter] {
-        for path in ["/write", "/login"] {
+        for (path, operation, call) in [
+            ("/write", Operation::Create, "create"),
+            ("/login", Operation::SignIn, "sign_in"),
+        ] {
             let client = Server::new().client();
-            client
-                .server
-                .store
-                .inject(Operation::Create, 1, fault.clone());
+            client.server.store.inject(operation, 1, fault.clone());
+            let looked = format!("load {call}");
             let seen = client.get(path).await;
             if matches!(fault, Fault::FailAfter) {
                 // It is stored, as the layer finds out.
                 let seen = seen.ok();
-                assert_eq!((&*seen.calls, seen.told()), ("load create", Told::Cookie));
+                assert_eq!((seen.calls.clone(), seen.told()), (looked, Told::Cookie));
                 continue;
             }
             let calls = if matches!(fault, Fault::Hang) {
-                "create"
+                call
             } else {
-                "load create"
+                &looked
             };
             assert_eq!(seen.status, StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!((&*seen.calls, seen.told()), (calls, Told::Vary));
@@ -397,8 +399,37 @@ impl SessionStore for LyingStore {
         &self,
         owner: &str,
         keep: Option<SessionId>,
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
-        self.truth.delete_by_owner(owner, keep).await
+        self.truth.delete_by_owner(owner, keep, now).await
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        match (&self.lies.update, self.lies.create, expected) {
+            (Some(lie), _, Some(_)) => Ok(match lie()? {
+                Update::Done => SignIn::Done,
+                Update::Conflict(record) => SignIn::Conflict(record),
+                Update::Gone => SignIn::Gone,
+            }),
+            (_, Some(Create::Taken), None) => Ok(SignIn::Taken),
+            (_, Some(Create::Done), None) => Ok(SignIn::Done),
+            _ => {
+                self.truth
+                    .sign_in(id, record, expected, admission, now)
+                    .await
+            }
+        }
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        self.truth.delete_all().await
     }
 }
 

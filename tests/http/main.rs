@@ -11,6 +11,7 @@ mod expiry;
 mod extractors;
 mod faults;
 mod hygiene;
+mod owners;
 mod plan;
 mod races;
 mod session;

@@ -242,8 +242,8 @@ async fn renew_replaces_the_token_and_nothing_else() {
     assert_seen(&stranger.act(Session::renew).await.ok(), "", Told::Vary);
 }
 
-/// | `sign_in(owner)` | `update` (new secret, old one dead at once); `sign_in` creates where there is
-/// no session | cookie |
+/// | `sign_in(owner)` | `sign_in` (new secret, old one dead at once), which creates where there is no
+/// session | cookie |
 #[tokio::test]
 async fn sign_in_replaces_the_token_or_creates_the_session() {
     let server = Server::new();
@@ -251,14 +251,14 @@ async fn sign_in_replaces_the_token_or_creates_the_session() {
     let before = client.twin();
     assert_seen(
         &client.get("/login").await.ok(),
-        "load update",
+        "load sign_in",
         Told::Cookie,
     );
     assert!(!before.is_known().await);
     assert_eq!(client.get("/read").await.text(), r#"["ada",1]"#);
 
     let stranger = server.client();
-    assert_seen(&stranger.get("/login").await.ok(), "create", Told::Cookie);
+    assert_seen(&stranger.get("/login").await.ok(), "sign_in", Told::Cookie);
     assert_eq!(stranger.get("/read").await.text(), r#"["ada",null]"#);
 }
 
@@ -315,7 +315,12 @@ async fn what_is_set_after_destroy_goes_into_another_session() {
 async fn a_change_to_a_session_that_has_ended_is_dropped_and_the_response_stays() {
     let changes: [fn(&Session) -> cloakroom::Result<()>; 3] =
         [|s| s.insert("a", 1), Session::renew, |s| s.sign_in("ada")];
-    for change in changes {
+    let calls = [
+        "load load update delete",
+        "load load update delete",
+        "load load delete sign_in",
+    ];
+    for (change, calls) in changes.into_iter().zip(calls) {
         let client = Server::new().visitor().await;
         let elsewhere = client.twin();
         let seen = client.run(async move |s: Session| {
@@ -323,7 +328,7 @@ async fn a_change_to_a_session_that_has_ended_is_dropped_and_the_response_stays(
             change(&s).map(|()| (StatusCode::CREATED, "done"))
         });
         let seen = seen.await;
-        assert_seen(&seen, "load load update delete", Told::Vary);
+        assert_seen(&seen, calls, Told::Vary);
         assert_eq!((seen.status, seen.text()), (StatusCode::CREATED, "done"));
         assert!(client.server.memory.is_empty());
     }
@@ -366,7 +371,7 @@ async fn a_response_that_reports_a_failure_drops_values_and_keeps_actions() {
         ),
         (
             |s| s.insert("n", 99).and(s.sign_in("ada")),
-            "load update",
+            "load sign_in",
             Told::Cookie,
         ),
         (|s| s.destroy(), "load delete", Told::Removal),
@@ -398,7 +403,7 @@ async fn a_response_that_reports_a_failure_drops_values_and_keeps_actions() {
     let seen = stranger
         .act(|s| s.insert("n", 99).and(s.sign_in("ada")).map(|()| FAILED))
         .await;
-    assert_eq!((&*seen.calls, seen.told()), ("create", Told::Cookie));
+    assert_eq!((&*seen.calls, seen.told()), ("sign_in", Told::Cookie));
     assert_eq!(stranger.get("/read").await.text(), r#"["ada",null]"#);
 }
 
@@ -446,7 +451,7 @@ async fn a_store_that_fails_takes_the_place_of_the_response() {
         ("/read", Operation::Load, "load"),
         ("/write", Operation::Update, "load update"),
         // It looks whether the new token is stored all the same.
-        ("/login", Operation::Update, "load load update"),
+        ("/login", Operation::SignIn, "load load sign_in"),
         ("/logout", Operation::Delete, "load delete"),
     ] {
         store.inject(operation, 1, Fault::Fail);
@@ -562,7 +567,7 @@ async fn the_response_announces_the_last_of_several_saves() {
         s.renew()?;
         s.save().await
     });
-    assert_seen(&seen.await.ok(), "load update update", Told::Cookie);
+    assert_seen(&seen.await.ok(), "load update sign_in", Told::Cookie);
     assert_eq!(client.owner().await.as_deref(), Some("ada"));
 
     let seen = client.run(async |s: Session| {
@@ -649,7 +654,7 @@ async fn a_save_that_fails_is_made_up_for_by_the_response() {
     let store = client.server.store.clone();
     let elsewhere = client.twin_at(&client.server.beside(|b| b));
     let seen = client.run(async move |s: Session| {
-        store.inject(Operation::Update, 1, Fault::Fail);
+        store.inject(Operation::SignIn, 1, Fault::Fail);
         s.update("n", |n: &mut u64| *n += 1)?;
         s.sign_in("ada")?;
         assert!(s.save().await.unwrap_err().is_store());
@@ -660,7 +665,7 @@ async fn a_save_that_fails_is_made_up_for_by_the_response() {
     });
     assert_seen(
         &seen.await.ok(),
-        "load load load update update update update",
+        "load load load update sign_in sign_in sign_in",
         Told::Cookie,
     );
     assert_eq!(client.get("/read").await.text(), r#"["ada",4]"#);

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use cloakroom::store::{
-    Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version, conformance,
+    Admission, Create, Digest, OwnerLimit, Record, SessionStore, SignIn, StoreError, Timestamp,
+    Update, Version, WhenFull, conformance,
 };
 use cloakroom::{MemoryStore, SessionId, conformance_tests};
 
@@ -16,6 +17,7 @@ enum Bug {
     None,
     // What is kept of a record.
     DropsThePreviousDigest,
+    DropsTheLastUse,
     CutsTimesToSeconds,
     KeepsVersionsAsFloats,
     CutsDataAt64KiB,
@@ -36,7 +38,7 @@ enum Bug {
     // update
     UpdateIgnoresTheVersion,
     UpdateTakesOlderVersions,
-    UpdateKeepsTheOwner,
+    UpdateKeepsThePreviousDigest,
     UpdateNeverShortens,
     ConflictCarriesTheFirstRecord,
     ConflictCarriesTheRefusedRecord,
@@ -49,6 +51,9 @@ enum Bug {
     TouchCounts,
     TouchWritesBackWhatItRead,
     TouchCreates,
+    TouchForgetsTheLastUse,
+    TouchMovesTheLastUseBack,
+    TouchUnmovedForgetsTheLastUse,
     // delete
     DeleteMisses,
     DeleteIsAlwaysTrue,
@@ -66,6 +71,46 @@ enum Bug {
     DeleteByOwnerCountsTheKept,
     DeleteByOwnerSparesOne,
     DeleteByOwnerTakesAll,
+    // sign_in
+    SignInOverwrites,
+    SignInIgnoresTheVersion,
+    SignInChecksThenWrites,
+    SignInCreates,
+    SignInIsNotListed,
+    SignInKeepsTheOwner,
+    SignInConflictCarriesTheRefusedRecord,
+    // Revocation.
+    RevocationIsForgotten,
+    RevocationIsForgottenSoon,
+    RevocationSparesItsMillisecond,
+    RevocationSparesNewSessions,
+    RevocationIsOfAllOwners,
+    RevocationForgetsTheKept,
+    RevocationSparesWhoeverIsKeptLast,
+    RevocationIsTakenBackByAnEarlierOne,
+    RevocationIsCheckedBeforeTheWrite,
+    RevokedIsStored,
+    RevokedEvicts,
+    // The limit.
+    LimitIsIgnored,
+    LimitRefusesAlways,
+    LimitEvictsAlways,
+    LimitEvictsOne,
+    LimitEvictsTheNewest,
+    LimitEvictsWhoBeganFirst,
+    LimitEvictsFromTheListAlone,
+    LimitCountsItself,
+    LimitCountsExpired,
+    LimitCountsAllOwners,
+    LimitRefusesAndStores,
+    LimitIsCheckedBeforeTheWrite,
+    LimitComesBeforeTheVersion,
+    // delete_all
+    DeleteAllTakesAHundred,
+    DeleteAllSparesNobodys,
+    DeleteAllSparesExpired,
+    DeleteAllDoesNotCount,
+    DeleteAllForgetsRevocations,
     OwnersFoldCase,
     OwnersAreTrimmed,
 }
@@ -76,6 +121,10 @@ struct Broken {
     store: MemoryStore,
     /// Each session's first record.
     first: Mutex<HashMap<SessionId, Record>>,
+    /// What some bugs remember of revocations, instead of the store: the last one.
+    revoked: Mutex<HashMap<String, (Timestamp, Option<SessionId>)>>,
+    /// Held while it keeps the limit itself.
+    limiting: tokio::sync::Mutex<()>,
 }
 
 impl Broken {
@@ -84,7 +133,14 @@ impl Broken {
             bug,
             store: MemoryStore::new(),
             first: Mutex::default(),
+            revoked: Mutex::default(),
+            limiting: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn register(&self, id: SessionId, record: &Record) {
+        let mut first = self.first.lock().unwrap();
+        first.entry(id).or_insert_with(|| record.clone());
     }
 
     fn first(&self, id: SessionId) -> Option<Record> {
@@ -106,6 +162,7 @@ impl Broken {
         let mut kept = record.clone();
         match self.bug {
             Bug::DropsThePreviousDigest => kept.previous = None,
+            Bug::DropsTheLastUse => kept.seen = kept.created,
             Bug::CutsTimesToSeconds => {
                 kept.renewed = Timestamp::from_millis(kept.renewed.as_millis() / 1_000 * 1_000);
             }
@@ -138,12 +195,125 @@ impl Broken {
         let _ = self.store.create(id, record, EPOCH).await?;
         Ok(())
     }
+    /// The sessions as they are, expired ones too.
+    async fn all(&self) -> Result<Vec<(SessionId, Record)>, StoreError> {
+        let ids: Vec<_> = self.first.lock().unwrap().keys().copied().collect();
+        let mut all = Vec::new();
+        for id in ids {
+            all.extend(self.store.load(id, EPOCH).await?.map(|record| (id, record)));
+        }
+        Ok(all)
+    }
+
+    /// Whether it remembers revocations itself, wrongly.
+    fn forgetful(&self) -> bool {
+        matches!(
+            self.bug,
+            Bug::RevocationIsOfAllOwners
+                | Bug::RevocationSparesWhoeverIsKeptLast
+                | Bug::RevocationIsTakenBackByAnEarlierOne
+                | Bug::RevocationIsCheckedBeforeTheWrite
+                | Bug::DeleteAllForgetsRevocations
+        )
+    }
+
+    fn remember(&self, owner: &str, keep: Option<SessionId>, now: Timestamp) {
+        let mut revoked = self.revoked.lock().unwrap();
+        let last = revoked.entry(self.filed(owner)).or_insert((now, keep));
+        if now >= last.0 || self.bug == Bug::RevocationIsTakenBackByAnEarlierOne {
+            *last = (now, keep);
+        }
+    }
+
+    fn is_revoked(&self, owner: &str, id: SessionId, began: Timestamp) -> bool {
+        let revoked = self.revoked.lock().unwrap();
+        let last = revoked.get(&self.filed(owner));
+        last.is_some_and(|(at, kept)| began <= *at && *kept != Some(id))
+    }
+
+    fn filed(&self, owner: &str) -> String {
+        if self.bug == Bug::RevocationIsOfAllOwners {
+            String::new()
+        } else {
+            owner.to_owned()
+        }
+    }
+
+    /// Whether it keeps the limit itself, wrongly.
+    fn limits(&self) -> bool {
+        matches!(
+            self.bug,
+            Bug::LimitRefusesAlways
+                | Bug::LimitEvictsAlways
+                | Bug::LimitEvictsOne
+                | Bug::LimitEvictsTheNewest
+                | Bug::LimitEvictsWhoBeganFirst
+                | Bug::LimitEvictsFromTheListAlone
+                | Bug::LimitCountsItself
+                | Bug::LimitCountsExpired
+                | Bug::LimitCountsAllOwners
+                | Bug::LimitRefusesAndStores
+                | Bug::LimitIsCheckedBeforeTheWrite
+                | Bug::LimitComesBeforeTheVersion
+        )
+    }
+
+    /// Makes room for one more session of `record`'s owner, with a bug; whether there is room.
+    async fn limit(
+        &self,
+        id: SessionId,
+        record: &Record,
+        limit: OwnerLimit,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut others = self.all().await?;
+        if self.bug == Bug::LimitCountsExpired {
+            // The store has removed them by now.
+            let first = self.first.lock().unwrap();
+            let expired = first.iter().filter(|(_, found)| found.expires <= now);
+            others.extend(expired.map(|(id, found)| (*id, found.clone())));
+        }
+        others.retain(|(other, found)| {
+            (*other != id || self.bug == Bug::LimitCountsItself)
+                && (found.expires > now || self.bug == Bug::LimitCountsExpired)
+                && (found.owner == record.owner || self.bug == Bug::LimitCountsAllOwners)
+        });
+        others.sort_unstable_by_key(|(id, found)| match self.bug {
+            Bug::LimitEvictsWhoBeganFirst => (Some(found.created), *id),
+            _ => (found.authenticated, *id),
+        });
+        if self.bug == Bug::LimitEvictsTheNewest {
+            others.reverse();
+        }
+        let mut surplus = (others.len() + 1).saturating_sub(limit.max.get());
+        match self.bug {
+            Bug::LimitEvictsAlways => {}
+            Bug::LimitRefusesAlways if surplus > 0 => return Ok(false),
+            _ if surplus > 0 && limit.when_full == WhenFull::Refuse => return Ok(false),
+            Bug::LimitEvictsOne => surplus = surplus.min(1),
+            Bug::LimitIsCheckedBeforeTheWrite => dawdle().await,
+            _ => {}
+        }
+        for (other, _) in &others[..surplus] {
+            if self.bug == Bug::LimitEvictsFromTheListAlone {
+                self.first.lock().unwrap().remove(other);
+            } else {
+                self.store.delete(*other).await?;
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// What becomes of a version in a language that knows floating-point numbers alone.
 #[allow(clippy::cast_possible_truncation)]
 fn as_float(version: Version) -> Version {
     Version::new(version.get() as f64 as u64)
+}
+
+/// Whether the expected version is there, or nothing if none is expected.
+fn is_as_expected(current: Option<&Record>, expected: Option<Version>) -> bool {
+    current.map(|current| current.version) == expected
 }
 
 /// Time for others to get in between.
@@ -158,11 +328,7 @@ impl SessionStore for Broken {
         record: &Record,
         now: Timestamp,
     ) -> Result<Create, StoreError> {
-        self.first
-            .lock()
-            .unwrap()
-            .entry(id)
-            .or_insert_with(|| record.clone());
+        self.register(id, record);
         match self.bug {
             Bug::CreateOverwrites => self.overwrite(id, record).await?,
             Bug::CreateChecksThenWrites => {
@@ -219,7 +385,9 @@ impl SessionStore for Broken {
             _ => expected,
         };
         match self.bug {
-            Bug::UpdateKeepsTheOwner => record.owner = record.owner.or(current.owner.clone()),
+            Bug::UpdateKeepsThePreviousDigest => {
+                record.previous = record.previous.or(current.previous);
+            }
             Bug::UpdateNeverShortens => record.expires = record.expires.max(current.expires),
             Bug::UpdateChecksThenWrites if current.version == expected => {
                 dawdle().await;
@@ -246,7 +414,7 @@ impl SessionStore for Broken {
     async fn touch(
         &self,
         id: SessionId,
-        expires: Timestamp,
+        mut expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let now = self.time(Bug::TouchesExpired, now);
@@ -262,6 +430,12 @@ impl SessionStore for Broken {
             Bug::TouchUnmovedIsFalse if expires <= current.expires => return Ok(false),
             Bug::TouchShortens => {}
             Bug::TouchCounts => current.version = current.version.next(),
+            Bug::TouchForgetsTheLastUse => expires = expires.max(current.expires),
+            Bug::TouchUnmovedForgetsTheLastUse if expires <= current.expires => return Ok(true),
+            Bug::TouchMovesTheLastUseBack => {
+                current.seen = now;
+                expires = expires.max(current.expires);
+            }
             Bug::TouchWritesBackWhatItRead => {
                 dawdle().await;
                 current.expires = current.expires.max(expires);
@@ -331,33 +505,161 @@ impl SessionStore for Broken {
         Ok(listed)
     }
 
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        mut expected: Option<Version>,
+        mut admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        if self.bug != Bug::SignInIsNotListed {
+            self.register(id, record);
+        }
+        let mut record = self.kept(record);
+        let owner = record.owner.clone().unwrap_or_default();
+        let now = self.time(Bug::ExpiredStandsInTheWay, now);
+        let began = admission.began;
+        let _limiting = match self.bug {
+            Bug::LimitIsCheckedBeforeTheWrite => None,
+            _ if self.limits() => Some(self.limiting.lock().await),
+            _ => None,
+        };
+        let current = self.store.load(id, now).await?;
+
+        if self.forgetful() {
+            if self.is_revoked(&owner, id, began) {
+                return Ok(SignIn::Revoked);
+            }
+            admission.began = Timestamp::MAX;
+        }
+        match (self.bug, &current, expected) {
+            (Bug::KeepsVersionsAsFloats, _, Some(version)) => expected = Some(as_float(version)),
+            (Bug::SignInOverwrites, Some(_), None) => expected = current.map(|found| found.version),
+            (Bug::SignInIgnoresTheVersion, Some(found), Some(_)) => expected = Some(found.version),
+            (Bug::SignInCreates, None, _) => expected = None,
+            (Bug::SignInKeepsTheOwner, Some(found), _) => {
+                record.owner = found.owner.clone().or(record.owner);
+            }
+            (Bug::RevocationIsForgotten, ..) | (Bug::RevocationSparesNewSessions, _, None) => {
+                admission.began = Timestamp::MAX;
+            }
+            (Bug::RevocationIsForgottenSoon, ..)
+                if now.as_millis() > began.as_millis() + 60_000 * 40 =>
+            {
+                admission.began = Timestamp::MAX;
+            }
+            (Bug::RevocationSparesItsMillisecond, ..) => {
+                admission.began = Timestamp::from_millis(began.as_millis() + 1);
+            }
+            (Bug::RevocationIsCheckedBeforeTheWrite, ..) => dawdle().await,
+            (Bug::SignInChecksThenWrites, found, _) if is_as_expected(found.as_ref(), expected) => {
+                dawdle().await;
+                self.overwrite(id, &record).await?;
+                return Ok(SignIn::Done);
+            }
+            (Bug::LimitIsIgnored, ..) => admission.limit = None,
+            _ => {}
+        }
+        let fits = is_as_expected(self.store.load(id, now).await?.as_ref(), expected);
+        let limited = match admission.limit {
+            Some(limit)
+                if self.limits() && (fits || self.bug == Bug::LimitComesBeforeTheVersion) =>
+            {
+                admission.limit = None;
+                self.limit(id, &record, limit, now).await?
+            }
+            _ => true,
+        };
+        if !limited && self.bug != Bug::LimitRefusesAndStores {
+            return Ok(SignIn::Full);
+        }
+        let limit = admission.limit;
+        let answer = self
+            .store
+            .sign_in(id, &record, expected, admission, now)
+            .await?;
+        Ok(match (self.bug, answer) {
+            (Bug::SignInConflictCarriesTheRefusedRecord, SignIn::Conflict(_)) => {
+                SignIn::Conflict(record)
+            }
+            (Bug::RevokedIsStored, SignIn::Revoked) => {
+                self.overwrite(id, &record).await?;
+                SignIn::Revoked
+            }
+            (Bug::RevokedEvicts, SignIn::Revoked) => {
+                if let Some(limit) = limit {
+                    self.limit(id, &record, limit, now).await?;
+                }
+                SignIn::Revoked
+            }
+            (_, SignIn::Done) if !limited => SignIn::Full,
+            (_, answer) => answer,
+        })
+    }
+
     async fn delete_by_owner(
         &self,
         owner: &str,
-        keep: Option<SessionId>,
+        mut keep: Option<SessionId>,
+        now: Timestamp,
     ) -> Result<usize, StoreError> {
-        let mut owner = self.owner(owner);
-        let ids: Vec<_> = self.first.lock().unwrap().keys().copied().collect();
-        let (mut spared, mut removed) = (0, 0);
-        for id in ids {
-            let Some(record) = self.store.load(id, EPOCH).await? else {
-                continue;
-            };
-            match self.bug {
-                Bug::DeleteByOwnerTakesAll => owner = record.owner.as_deref().unwrap_or("").into(),
-                _ if record.owner.as_deref() != Some(owner.as_str()) => continue,
-                _ => {}
+        let owner = self.owner(owner);
+        if self.forgetful() {
+            self.remember(&owner, keep, now);
+        }
+        let mut owned = self.all().await?;
+        owned.retain(|(_, record)| record.owner.as_deref() == Some(owner.as_str()));
+        // What is put back afterwards.
+        let mut back: Vec<(SessionId, Record)> = Vec::new();
+        match self.bug {
+            Bug::DeleteByOwnerIgnoresKeep => keep = None,
+            Bug::DeleteByOwnerSparesOne => {
+                back.extend(owned.iter().find(|(id, _)| Some(*id) != keep).cloned());
             }
-            if Some(id) == keep && self.bug != Bug::DeleteByOwnerIgnoresKeep {
-                removed += usize::from(self.bug == Bug::DeleteByOwnerCountsTheKept);
-            } else if self.bug == Bug::DeleteByOwnerSparesOne && spared == 0 {
-                spared = 1;
-                removed += 1;
-            } else {
-                removed += usize::from(self.store.delete(id).await?);
+            Bug::DeleteByOwnerTakesAll => {
+                for (id, record) in self.all().await? {
+                    let others = record.owner.as_deref() != Some(owner.as_str());
+                    if others && Some(id) != keep {
+                        self.store.delete(id).await?;
+                    }
+                }
             }
+            Bug::RevocationForgetsTheKept => {
+                back.extend(owned.iter().find(|(id, _)| Some(*id) == keep).cloned());
+                keep = None;
+            }
+            _ => {}
+        }
+        let mut removed = self.store.delete_by_owner(&owner, keep, now).await?;
+        for (id, record) in back {
+            self.overwrite(id, &record).await?;
+            removed -= usize::from(self.bug == Bug::RevocationForgetsTheKept);
+        }
+        if self.bug == Bug::DeleteByOwnerCountsTheKept {
+            removed += owned.iter().filter(|(id, _)| Some(*id) == keep).count();
         }
         Ok(removed)
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        let clock = Timestamp::from(SystemTime::now());
+        let mut some = self.all().await?;
+        match self.bug {
+            Bug::DeleteAllTakesAHundred => some.truncate(100),
+            Bug::DeleteAllSparesNobodys => some.retain(|(_, record)| record.owner.is_some()),
+            Bug::DeleteAllSparesExpired => some.retain(|(_, record)| record.expires > clock),
+            Bug::DeleteAllDoesNotCount => return self.store.delete_all().await.map(|_| 0),
+            Bug::DeleteAllForgetsRevocations => {
+                self.revoked.lock().unwrap().clear();
+                return self.store.delete_all().await;
+            }
+            _ => return self.store.delete_all().await,
+        }
+        for (id, _) in &some {
+            self.store.delete(*id).await?;
+        }
+        Ok(some.len())
     }
 }
 
@@ -401,7 +703,7 @@ fn assert_quotes(rule: &str, bug: Bug, outcome: Result<(), tokio::task::JoinErro
 
 caught_by! {
     create_stores_the_record:
-        DropsThePreviousDigest CutsTimesToSeconds KeepsVersionsAsFloats;
+        DropsThePreviousDigest DropsTheLastUse CutsTimesToSeconds KeepsVersionsAsFloats;
     create_never_overwrites:
         CreateOverwrites CreateChecksThenWrites;
     load_of_an_unknown_id_is_none:
@@ -410,8 +712,8 @@ caught_by! {
         LoadsExpired UpdatesExpired TouchesExpired ListsExpired ExpiredStandsInTheWay
         ExpiresAMillisecondLate ExpiresAMillisecondEarly;
     update_swaps_only_the_expected_version:
-        UpdateIgnoresTheVersion UpdateTakesOlderVersions UpdateKeepsTheOwner UpdateNeverShortens
-        KeepsVersionsAsFloats;
+        UpdateIgnoresTheVersion UpdateTakesOlderVersions UpdateKeepsThePreviousDigest
+        UpdateNeverShortens KeepsVersionsAsFloats;
     update_conflict_returns_the_current_record:
         ConflictCarriesTheFirstRecord ConflictCarriesTheRefusedRecord ConflictWrites
         UpdateIgnoresTheVersion;
@@ -420,7 +722,8 @@ caught_by! {
     concurrent_updates_lose_nothing:
         UpdateChecksThenWrites UpdateIgnoresTheVersion ConflictCarriesTheFirstRecord;
     touch_only_extends:
-        TouchShortens TouchUnmovedIsFalse;
+        TouchShortens TouchUnmovedIsFalse TouchForgetsTheLastUse TouchMovesTheLastUseBack
+        TouchUnmovedForgetsTheLastUse;
     touch_keeps_everything_else:
         TouchCounts TouchWritesBackWhatItRead;
     touch_never_creates:
@@ -430,10 +733,28 @@ caught_by! {
     delete_expired_is_bounded:
         SweepIgnoresTheLimit SweepTakesTheLive SweepDoesNothing SweepSaysTheLimit;
     list_by_owner_shows_live_sessions:
-        ListsExpired ListKnowsTheFirstOwner ListShowsTheFirstRecord;
+        ListsExpired ListKnowsTheFirstOwner ListShowsTheFirstRecord SignInIsNotListed;
     delete_by_owner_spares_only_the_kept:
         DeleteByOwnerIgnoresKeep DeleteByOwnerCountsTheKept DeleteByOwnerSparesOne
         DeleteByOwnerTakesAll;
+    sign_in_stores_like_create_and_update:
+        SignInOverwrites SignInIgnoresTheVersion SignInChecksThenWrites SignInCreates
+        SignInIsNotListed SignInKeepsTheOwner SignInConflictCarriesTheRefusedRecord
+        UpdateChecksThenWrites ListKnowsTheFirstOwner ExpiredStandsInTheWay DropsTheLastUse
+        KeepsVersionsAsFloats;
+    sign_in_is_refused_after_a_revocation:
+        RevocationIsForgotten RevocationIsForgottenSoon RevocationSparesItsMillisecond
+        RevocationSparesNewSessions RevocationIsOfAllOwners RevocationForgetsTheKept
+        RevocationSparesWhoeverIsKeptLast RevocationIsTakenBackByAnEarlierOne
+        RevocationIsCheckedBeforeTheWrite RevokedIsStored RevokedEvicts;
+    sign_in_keeps_the_limit:
+        LimitIsIgnored LimitRefusesAlways LimitEvictsAlways LimitEvictsOne LimitEvictsTheNewest
+        LimitEvictsWhoBeganFirst LimitEvictsFromTheListAlone LimitCountsItself LimitCountsExpired
+        LimitCountsAllOwners LimitRefusesAndStores LimitIsCheckedBeforeTheWrite
+        LimitComesBeforeTheVersion;
+    delete_all_leaves_nothing:
+        DeleteAllTakesAHundred DeleteAllSparesNobodys DeleteAllSparesExpired DeleteAllDoesNotCount
+        DeleteAllForgetsRevocations;
     data_is_opaque:
         CutsDataAt64KiB TakesDataForText OwnersFoldCase OwnersAreTrimmed ListMatchesPrefixes;
 }

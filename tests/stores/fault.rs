@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use cloakroom::store::{
-    Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version,
+    Admission, Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version,
 };
 use cloakroom::test_util::{Fault, FaultStore, Operation, Pause};
 use cloakroom::{MemoryStore, SessionId};
@@ -30,7 +30,7 @@ fn stores() -> (FaultStore<MemoryStore>, MemoryStore) {
 #[tokio::test]
 async fn each_operation_has_its_own_faults_and_counts() {
     use Operation::*;
-    const ALL: [Operation; 8] = [
+    const ALL: [Operation; 10] = [
         Create,
         Load,
         Update,
@@ -39,6 +39,8 @@ async fn each_operation_has_its_own_faults_and_counts() {
         DeleteExpired,
         ListByOwner,
         DeleteByOwner,
+        SignIn,
+        DeleteAll,
     ];
     for faulty in ALL {
         let (store, _) = stores();
@@ -54,11 +56,16 @@ async fn each_operation_has_its_own_faults_and_counts() {
             store.delete(id()).await.is_err(),
             store.delete_expired(NOW, 1).await.is_err(),
             store.list_by_owner("ada", NOW).await.is_err(),
-            store.delete_by_owner("ada", None).await.is_err(),
+            store.delete_by_owner("ada", None, NOW).await.is_err(),
+            store
+                .sign_in(id(), &record(), None, Admission::new(NOW), NOW)
+                .await
+                .is_err(),
+            store.delete_all().await.is_err(),
         ];
         assert_eq!(failed, ALL.map(|operation| operation == faulty));
-        assert_eq!(ALL.map(|operation| store.calls(operation)), [1; 8]);
-        assert_eq!(store.total_calls(), 8);
+        assert_eq!(ALL.map(|operation| store.calls(operation)), [1; 10]);
+        assert_eq!(store.total_calls(), 10);
     }
 }
 

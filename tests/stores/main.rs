@@ -16,7 +16,8 @@ conformance_tests!(fault_store_without_faults, async {
     FaultStore::new(MemoryStore::new())
 });
 
-/// As it is on a server on which several processes test at once.
+/// As it is on a server on which several processes test at once. The one rule that they cannot share a
+/// store for is `delete_all_leaves_nothing`.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_of_the_suite_can_share_a_store() {
     let store = MemoryStore::builder()
@@ -36,7 +37,8 @@ async fn runs_of_the_suite_can_share_a_store() {
             update_conflict_returns_the_current_record update_never_creates
             concurrent_updates_lose_nothing touch_only_extends touch_keeps_everything_else
             touch_never_creates delete_removes_for_good list_by_owner_shows_live_sessions
-            delete_by_owner_spares_only_the_kept data_is_opaque
+            delete_by_owner_spares_only_the_kept sign_in_stores_like_create_and_update
+            sign_in_is_refused_after_a_revocation sign_in_keeps_the_limit data_is_opaque
         }
         tasks.spawn(conformance::delete_expired_is_bounded(swept.clone()));
     }

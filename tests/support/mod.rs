@@ -18,7 +18,7 @@ use cloakroom::store::{Record, SessionStore};
 use cloakroom::test_util::{FaultStore, Operation, TestClock};
 use cloakroom::{
     DefaultErrorResponse, Error, ErrorResponse, MemoryStore, Session, SessionId, SessionLayer,
-    SessionLayerBuilder,
+    SessionLayerBuilder, Sessions,
 };
 use cookie_store::CookieStore;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
@@ -38,6 +38,7 @@ pub(crate) struct Server {
     /// What is under `store`, to look at without being counted.
     pub(crate) memory: MemoryStore,
     pub(crate) clock: TestClock,
+    pub(crate) sessions: Sessions,
     pub(crate) router: Router,
 }
 
@@ -54,13 +55,8 @@ impl Server {
         listen();
         let memory = MemoryStore::new();
         let store = FaultStore::new(memory.clone());
-        let server = Self {
-            store,
-            memory,
-            clock: TestClock::new(),
-            router: Router::new(),
-        };
-        server.beside(settings)
+        let settings = settings(SessionLayer::builder(store.clone()));
+        Self::of(store, memory, TestClock::new(), settings)
     }
 
     /// Another process of the application, or another application, on the same store.
@@ -77,13 +73,35 @@ impl Server {
         S: SessionStore,
         E: ErrorResponse<Body> + Send + Sync + 'static,
     {
+        let Self {
+            store,
+            memory,
+            clock,
+            ..
+        } = self.clone();
+        Self::of(store, memory, clock, settings)
+    }
+
+    fn of<S, E>(
+        store: Store,
+        memory: MemoryStore,
+        clock: TestClock,
+        settings: SessionLayerBuilder<S, E>,
+    ) -> Self
+    where
+        S: SessionStore,
+        E: ErrorResponse<Body> + Send + Sync + 'static,
+    {
         let layer = settings
-            .clock(self.clock.clone())
+            .clock(clock.clone())
             .build()
             .expect("the settings fit together");
         Self {
+            store,
+            memory,
+            clock,
+            sessions: layer.sessions(),
             router: routes().layer(layer),
-            ..self.clone()
         }
     }
 
@@ -144,12 +162,13 @@ impl Server {
 }
 
 /// In the order in which one request uses them.
-const OPERATIONS: [(&str, Operation); 5] = [
+const OPERATIONS: [(&str, Operation); 6] = [
     ("load", Operation::Load),
     ("touch", Operation::Touch),
     ("update", Operation::Update),
     ("delete", Operation::Delete),
     ("create", Operation::Create),
+    ("sign_in", Operation::SignIn),
 ];
 
 /// The id that a token names.

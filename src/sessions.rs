@@ -1,0 +1,204 @@
+//! Sessions seen from outside of their requests: to list them, and to end them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::data::Data;
+use crate::error::{Error, InvalidJson, Result, StoreError};
+use crate::id::SessionId;
+use crate::record::Record;
+use crate::session::Session;
+
+/// Lists and ends sessions: for "your devices" pages, for changed passwords, for administrators.
+///
+/// Made by [`SessionLayer::sessions`](crate::SessionLayer::sessions); keep it in the application's
+/// state. Cloning is cheap. What it ends is ended for good: neither a request in flight nor a sign-in
+/// under way brings it back.
+///
+/// ```
+/// use cloakroom::{MemoryStore, SessionLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> cloakroom::Result<()> {
+/// let layer = SessionLayer::new(MemoryStore::new());
+/// let sessions = layer.sessions();
+///
+/// // The account was disabled:
+/// assert_eq!(sessions.revoke_all("ada").await?, 0);
+/// assert!(sessions.list("ada").await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Sessions(Arc<Context>);
+
+impl Sessions {
+    pub(crate) fn new(context: &Arc<Context>) -> Self {
+        Self(Arc::clone(context))
+    }
+
+    /// The live sessions of an owner, the last used one first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_store`] if the store fails or does not answer in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn list(&self, owner: &str) -> Result<Vec<SessionInfo>> {
+        let now = self.0.now();
+        let policy = self.0.config.policy;
+        let list = async { Ok(self.0.store.list_by_owner(owner, now).await?) };
+        let mut list = self.0.deadline(list).await?;
+        list.retain(|(_, record)| record.is_live(policy, now));
+        list.sort_by_key(|(id, record)| (std::cmp::Reverse(record.seen), *id));
+        Ok(list
+            .into_iter()
+            .map(|(id, record)| SessionInfo { id, record })
+            .collect())
+    }
+
+    /// Ends a session; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_store`] if the store fails or does not answer in time; whether the session has
+    /// ended is then unknown.
+    pub async fn revoke(&self, id: SessionId) -> Result<bool> {
+        let revoke = async { Ok(self.0.store.delete(id).await?) };
+        let revoked = self.0.deadline(revoke).await?;
+        tracing::info!(session = %id, revoked, "session revoked");
+        Ok(revoked)
+    }
+
+    /// Ends all sessions of an owner, as when the account is disabled; how many it was.
+    ///
+    /// A sign-in of that owner that is under way fails to take effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`revoke`](Self::revoke); some sessions may have ended.
+    pub async fn revoke_all(&self, owner: &str) -> Result<usize> {
+        self.revoke_but(owner, None).await
+    }
+
+    /// Ends all other sessions of a session's owner, as when the password changed, and gives this
+    /// one a new token (ASVS 7.4.3); how many it was. Without an owner it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`revoke_all`](Self::revoke_all), and as [`Session::renew`] and, for a session that is not
+    /// stored yet, [`Session::save`]: then nothing was revoked.
+    pub async fn revoke_others(&self, session: &Session) -> Result<usize> {
+        let Some(owner) = session.owner() else {
+            return Ok(0);
+        };
+        if session.id().is_some() {
+            session.renew()?;
+        } else {
+            // Signed in by this request: it needs an id to be spared, and its token is new.
+            session.save().await?;
+        }
+        self.revoke_but(&owner, session.id()).await
+    }
+
+    async fn revoke_but(&self, owner: &str, keep: Option<SessionId>) -> Result<usize> {
+        let now = self.0.now();
+        let revoke = async { Ok(self.0.store.delete_by_owner(owner, keep, now).await?) };
+        let revoked = self.0.deadline(revoke).await?;
+        tracing::info!(revoked, "sessions of an owner revoked");
+        Ok(revoked)
+    }
+
+    /// Ends all sessions of everybody; how many it was.
+    ///
+    /// A large store takes its time: this is not bound by
+    /// [`store_timeout`](crate::SessionLayerBuilder::store_timeout).
+    ///
+    /// # Errors
+    ///
+    /// As [`revoke_all`](Self::revoke_all).
+    pub async fn revoke_everyone(&self) -> Result<usize> {
+        let revoked = self.0.store.delete_all().await.map_err(Error::from)?;
+        tracing::info!(revoked, "all sessions revoked");
+        Ok(revoked)
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+/// A session in a list: when it began and was used, and its values. Neither token nor digest (ASVS
+/// 7.5.2).
+#[derive(Clone)]
+pub struct SessionInfo {
+    id: SessionId,
+    record: Record,
+}
+
+impl SessionInfo {
+    /// The session's public name, to revoke it by.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// When it was first stored.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        self.record.created.into()
+    }
+
+    /// When its owner last signed in.
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        self.record.authenticated.map(SystemTime::from)
+    }
+
+    /// When it was last used, to within the
+    /// [touch interval](crate::SessionLayerBuilder::touch_interval).
+    #[must_use]
+    pub fn last_seen_at(&self) -> SystemTime {
+        self.record.seen.into()
+    }
+
+    /// When it ends unless it is used again.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        self.record.expires.into()
+    }
+
+    /// The value of a key in that session, such as the browser's name that the application noted at
+    /// sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_decode`] if the value is not a `T`, [`Error::is_store`] if the data is damaged.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let data = Data::parse(Arc::clone(&self.record.data)).map_err(StoreError::corrupt)?;
+        let Some(json) = data.get(key) else {
+            return Ok(None);
+        };
+        let value = serde_json::from_slice(json).map_err(|error| {
+            let error = InvalidJson::new(&error).wanted::<T>();
+            Error::decode(key.to_owned().into(), error)
+        });
+        value.map(Some)
+    }
+}
+
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

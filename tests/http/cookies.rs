@@ -626,7 +626,7 @@ async fn a_token_and_its_successor_are_one_session() {
         let seen = read(&server, &line).await;
         assert_eq!(
             (&*seen.calls, seen.told()),
-            ("load load sign_in", Told::Cookie)
+            ("load load update", Told::Cookie)
         );
         assert_eq!(seen.cookie().unwrap().token, new);
         let seen = send(&server, "/login", &[line.as_bytes()]).await.ok();

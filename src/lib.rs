@@ -74,6 +74,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors and rejections, on `axum-core` alone |
 //! | `memory` | yes | [`MemoryStore`] |
+//! | `sqlite` | no | `SqliteStore`: a file or memory, in this process; builds SQLite in |
 //! | `test-util` | no | the store conformance suite, a store that fails on demand, a clock to move |
 //!
 //! # Log
@@ -88,6 +89,8 @@
     warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)
 )]
 
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+mod any;
 #[cfg(feature = "axum")]
 mod axum;
 mod changes;
@@ -115,6 +118,8 @@ mod token;
 mod transport;
 mod typed;
 
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+pub use self::any::AnyStore;
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
 pub use self::cleaner::{Cleaner, CleanerHandle};
@@ -131,6 +136,8 @@ pub use self::sessions::{SessionInfo, Sessions};
 pub use self::store::contract::WhenFull;
 #[cfg(feature = "memory")]
 pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "sqlite")]
+pub use self::store::sqlite::{SqliteStore, SqliteStoreBuilder, Synchronous};
 pub use self::typed::{SessionValue, Typed};
 
 /// Means for testing an application or a store (feature `test-util`).

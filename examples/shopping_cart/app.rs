@@ -9,8 +9,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use cloakroom::SessionLayer;
 use cloakroom::store::SessionStore;
-use cloakroom::{MemoryStore, SessionLayer};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
 use tracing::Level;
@@ -19,12 +19,7 @@ use crate::checkout::OrderNumbers;
 use crate::handlers::{account, goods, wizard};
 use crate::pages;
 
-/// The shop, with sessions in memory. A shop that must outlive its process, or runs in several,
-/// takes a store that does too; nothing else changes.
-pub(crate) fn app() -> Router {
-    app_with(MemoryStore::new())
-}
-
+/// The shop, with its sessions in this store.
 pub(crate) fn app_with(store: impl SessionStore) -> Router {
     let sessions = SessionLayer::builder(store)
         // This example is opened at http://127.0.0.1, where curl and Safari refuse cookies that are

@@ -5,7 +5,12 @@
 //! cargo run --example shopping_cart
 //! ```
 //!
-//! prints the address to open. `-- --port N` listens elsewhere, Ctrl-C stops it.
+//! prints the address to open. `-- --port N` listens elsewhere, Ctrl-C stops it. Carts end with the
+//! process, unless they are kept in a file:
+//!
+//! ```text
+//! cargo run --example shopping_cart --features sqlite -- --store sqlite:cart.db
+//! ```
 //!
 //! | To see | look at |
 //! |---|---|
@@ -18,11 +23,13 @@
 //! | the HTML; it is given all that it shows | `pages/` |
 //! | the whole story as a test | `tests.rs` |
 
+use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
+use cloakroom::{AnyStore, Cleaner};
 use tokio::net::TcpListener;
 
 mod app;
@@ -36,10 +43,12 @@ mod tests;
 mod visitor;
 
 const USAGE: &str = "\
-Usage: shopping_cart [--port N]
+Usage: shopping_cart [--port N] [--store URL]
 
-  --port N   listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
-  --help     say this
+  --port N     listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
+  --store URL  where sessions are kept: memory: (the default) or, built with the feature `sqlite`,
+               sqlite:PATH
+  --help       say this
 ";
 
 #[tokio::main]
@@ -51,7 +60,7 @@ async fn main() -> ExitCode {
         .map(|arg| arg.to_string_lossy().into_owned());
     let done = match parse(args) {
         Ok(Command::Help) => io::stdout().write_all(USAGE.as_bytes()),
-        Ok(Command::Serve { port }) => serve(port).await,
+        Ok(Command::Serve { port, store }) => serve(port, &store).await,
         Err(mistake) => {
             complain(format_args!("{mistake}\n\n{USAGE}"));
             return ExitCode::from(2);
@@ -73,29 +82,43 @@ fn complain(text: fmt::Arguments<'_>) {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    Serve { port: u16 },
+    Serve { port: u16, store: String },
     Help,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     let mut port = 3000;
+    let mut store = "memory:".to_owned();
     while let Some(arg) = args.next() {
-        let value = match arg.as_str() {
-            "--help" | "-h" => return Ok(Command::Help),
-            "--port" => args.next().ok_or("--port needs a number")?,
-            other => match other.strip_prefix("--port=") {
-                Some(value) => value.to_owned(),
-                None => return Err(format!("unknown argument {other:?}")),
-            },
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (&*arg, None),
         };
-        port = value
-            .parse()
-            .map_err(|_| format!("{value:?} is not a port (0 to 65535)"))?;
+        let mut value = || {
+            let value = value.clone().or_else(|| args.next());
+            value.ok_or_else(|| format!("{name} needs a value"))
+        };
+        match name {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--port" => {
+                let value = value()?;
+                let number = value.parse();
+                port = number.map_err(|_| format!("{value:?} is not a port (0 to 65535)"))?;
+            }
+            "--store" => store = value()?,
+            _ => return Err(format!("unknown argument {arg:?}")),
+        }
     }
-    Ok(Command::Serve { port })
+    Ok(Command::Serve { port, store })
 }
 
-async fn serve(port: u16) -> io::Result<()> {
+async fn serve(port: u16, store: &str) -> io::Result<()> {
+    let store = AnyStore::connect(store).await.map_err(|error| {
+        let why = error.source().map(ToString::to_string).unwrap_or_default();
+        io::Error::other(format!("{error}: {why}"))
+    })?;
+    // Carts that expired are removed; a store that does so by itself has nothing left to remove.
+    let _cleaner = Cleaner::new(store.clone()).spawn();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .map_err(|error| {
@@ -105,7 +128,7 @@ async fn serve(port: u16) -> io::Result<()> {
             )
         })?;
     writeln!(io::stdout(), "http://{}", listener.local_addr()?)?;
-    axum::serve(listener, app::app())
+    axum::serve(listener, app::app_with(store))
         .with_graceful_shutdown(stopped())
         .await
 }

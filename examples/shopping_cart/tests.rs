@@ -12,7 +12,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use self::client::{Answer, Browser};
-use crate::app::{app, app_with};
+use crate::app::app_with;
 use crate::{Command, parse};
 
 mod client;
@@ -34,6 +34,10 @@ async fn with_cart(app: &Router, product: &str) -> Browser {
         .await
         .sends_to(&format!("/#{product}"));
     browser
+}
+
+fn app() -> Router {
+    app_with(MemoryStore::new())
 }
 
 /// The number on the cart's badge.
@@ -656,11 +660,20 @@ async fn a_store_that_is_down_gives_a_friendly_page_and_loses_nothing() {
 }
 
 #[test]
-fn the_command_line_takes_a_port_and_refuses_the_rest() {
+fn the_command_line_takes_a_port_and_a_store_and_refuses_the_rest() {
     let parse = |line: &str| parse(line.split_whitespace().map(str::to_owned));
-    assert_eq!(parse(""), Ok(Command::Serve { port: 3000 }));
-    assert_eq!(parse("--port 0"), Ok(Command::Serve { port: 0 }));
-    assert_eq!(parse("--port=8080"), Ok(Command::Serve { port: 8080 }));
+    let serve = |port, store: &str| {
+        let store = store.to_owned();
+        Ok(Command::Serve { port, store })
+    };
+    assert_eq!(parse(""), serve(3000, "memory:"));
+    assert_eq!(parse("--port 0"), serve(0, "memory:"));
+    assert_eq!(parse("--port=8080"), serve(8080, "memory:"));
+    assert_eq!(
+        parse("--store sqlite:cart.db"),
+        serve(3000, "sqlite:cart.db")
+    );
+    assert_eq!(parse("--store=memory: --port 1"), serve(1, "memory:"));
     assert_eq!(parse("--port 1 --help"), Ok(Command::Help));
     for line in [
         "--port",
@@ -668,6 +681,7 @@ fn the_command_line_takes_a_port_and_refuses_the_rest() {
         "--port 65536",
         "--port -1",
         "--prot 1",
+        "--store",
         "3000",
     ] {
         assert!(parse(line).is_err(), "{line}");

@@ -7,6 +7,8 @@ pub(crate) mod contract;
 pub(crate) mod erased;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 
 #[cfg(feature = "test-util")]
 pub(crate) mod fault;

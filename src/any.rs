@@ -9,6 +9,8 @@ use crate::record::{Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 #[cfg(feature = "memory")]
 use crate::store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+use crate::store::redis::RedisStore;
 #[cfg(feature = "sqlite")]
 use crate::store::sqlite::SqliteStore;
 
@@ -18,6 +20,7 @@ use crate::store::sqlite::SqliteStore;
 /// | URL | Store | Feature |
 /// |---|---|---|
 /// | `memory:` | `MemoryStore` | `memory` |
+/// | `redis://HOST`, `rediss://HOST` | `RedisStore` | `redis` |
 /// | `sqlite:PATH`, `sqlite::memory:` | `SqliteStore` | `sqlite` |
 ///
 /// Cloning is cheap, and clones share the store.
@@ -44,6 +47,8 @@ pub struct AnyStore(Kind);
 enum Kind {
     #[cfg(feature = "memory")]
     Memory(MemoryStore),
+    #[cfg(feature = "redis")]
+    Redis(RedisStore),
     #[cfg(feature = "sqlite")]
     Sqlite(SqliteStore),
 }
@@ -55,12 +60,15 @@ impl AnyStore {
     ///
     /// The URL names no store, or one whose feature is not enabled, or the store cannot be used. The
     /// error does not repeat the URL, which may hold a password.
-    #[allow(clippy::unused_async)] // Stores on the network connect here.
+    // Without a store on the network nothing is awaited.
+    #[cfg_attr(not(feature = "redis"), allow(clippy::unused_async))]
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
         let kind = match scheme {
             #[cfg(feature = "memory")]
             "memory" if rest.is_empty() => Kind::Memory(MemoryStore::new()),
+            #[cfg(feature = "redis")]
+            "redis" | "rediss" => Kind::Redis(RedisStore::connect(url).await?),
             #[cfg(feature = "sqlite")]
             "sqlite" if rest == ":memory:" => Kind::Sqlite(SqliteStore::in_memory()?),
             #[cfg(feature = "sqlite")]
@@ -74,12 +82,15 @@ impl AnyStore {
 fn no_store(scheme: &str, rest: &str) -> String {
     match scheme {
         "memory" if !rest.is_empty() => "nothing comes after `memory:`".to_owned(),
-        "memory" | "sqlite" => {
-            format!("`{scheme}:` needs cloakroom's feature `{scheme}`, which is not enabled")
+        "memory" | "redis" | "rediss" | "sqlite" => {
+            let feature = scheme.replace("rediss", "redis");
+            format!("`{scheme}:` needs cloakroom's feature `{feature}`, which is not enabled")
         }
         // Without a colon this may be all of a mistyped URL.
         _ if scheme.len() > 20 => "the URL begins with no scheme of a store".to_owned(),
-        _ => format!("`{scheme}:` is no store; there are `memory:` and `sqlite:PATH`"),
+        _ => format!(
+            "`{scheme}:` is no store; there are `memory:`, `sqlite:PATH` and `redis://HOST`"
+        ),
     }
 }
 
@@ -88,6 +99,8 @@ impl fmt::Debug for AnyStore {
         match &self.0 {
             #[cfg(feature = "memory")]
             Kind::Memory(store) => store.fmt(f),
+            #[cfg(feature = "redis")]
+            Kind::Redis(store) => store.fmt(f),
             #[cfg(feature = "sqlite")]
             Kind::Sqlite(store) => store.fmt(f),
         }
@@ -100,6 +113,8 @@ macro_rules! each {
         match &$any.0 {
             #[cfg(feature = "memory")]
             Kind::Memory($store) => $call,
+            #[cfg(feature = "redis")]
+            Kind::Redis($store) => $call,
             #[cfg(feature = "sqlite")]
             Kind::Sqlite($store) => $call,
         }

@@ -74,6 +74,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors and rejections, on `axum-core` alone |
 //! | `memory` | yes | [`MemoryStore`] |
+//! | `redis` | no | `RedisStore`: a Redis or Valkey server |
 //! | `sqlite` | no | `SqliteStore`: a file or memory, in this process; builds SQLite in |
 //! | `test-util` | no | the store conformance suite, a store that fails on demand, a clock to move |
 //!
@@ -89,7 +90,7 @@
     warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)
 )]
 
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "redis", feature = "sqlite"))]
 mod any;
 #[cfg(feature = "axum")]
 mod axum;
@@ -118,7 +119,7 @@ mod token;
 mod transport;
 mod typed;
 
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "redis", feature = "sqlite"))]
 pub use self::any::AnyStore;
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
@@ -136,6 +137,8 @@ pub use self::sessions::{SessionInfo, Sessions};
 pub use self::store::contract::WhenFull;
 #[cfg(feature = "memory")]
 pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "redis")]
+pub use self::store::redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite::{SqliteStore, SqliteStoreBuilder, Synchronous};
 pub use self::typed::{SessionValue, Typed};

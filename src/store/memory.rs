@@ -830,7 +830,7 @@ mod tests {
         store.delete_by_owner("adam", None, at(hour)).await.unwrap();
         let mut owners: Vec<_> = store.lock().revoked.keys().cloned().collect();
         owners.sort();
-        assert_eq!(owners, ["adam".into(), "grace".into()]);
+        assert_eq!(owners, ["adam", "grace"].map(Arc::<str>::from));
     }
 
     /// The live sessions in their order of use, the slow and obvious way.

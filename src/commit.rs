@@ -434,7 +434,7 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
         let id = token.id();
         let admission = draft.admission(&context.config);
         let created = match write(context, admission, id, &record, None, now).await {
-            Err(_) if landed(context, id, digest, now).await => Written::Done,
+            Err(error) if landed(context, &error, id, digest, now).await => Written::Done,
             created => created?,
         };
         match created {
@@ -504,7 +504,10 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         let version = Some(expected);
         let admission = draft.admission(config);
         let updated = match write(context, admission, id, &next.record, version, now).await {
-            Err(_) if rotation != Rotation::Keep && landed(context, id, next.digest, now).await => {
+            Err(error)
+                if rotation != Rotation::Keep
+                    && landed(context, &error, id, next.digest, now).await =>
+            {
                 Written::Done
             }
             updated => updated?,
@@ -579,7 +582,16 @@ async fn write(
 ///
 /// The client's old token is dead then and only this process knows the new one, so it is worth a
 /// look. No other writer can have made this digest.
-async fn landed(context: &Context, id: SessionId, digest: Digest, now: Timestamp) -> bool {
+async fn landed(
+    context: &Context,
+    error: &Error,
+    id: SessionId,
+    digest: Digest,
+    now: Timestamp,
+) -> bool {
+    if !error.is_store() {
+        return false;
+    }
     let stored = context.store.load(id, now).await;
     matches!(stored, Ok(Some(record)) if record.digest == digest)
 }

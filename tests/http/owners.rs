@@ -286,7 +286,10 @@ async fn a_refused_sign_in_leaves_the_guest_a_guest() {
     let ada = device(&server, "ada").await;
     let guest = server.visitor().await;
     let seen = guest.act(|s| s.sign_in("ada")).await;
-    assert_eq!(seen.status, StatusCode::CONFLICT);
+    assert_eq!(
+        (seen.status, &*seen.calls),
+        (StatusCode::CONFLICT, "load sign_in")
+    );
     assert!(seen.error().is_full());
     assert_eq!(
         (guest.value("n").await, guest.owner().await),

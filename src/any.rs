@@ -9,6 +9,8 @@ use crate::record::{Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 #[cfg(feature = "memory")]
 use crate::store::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::PostgresStore;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisStore;
 #[cfg(feature = "sqlite")]
@@ -20,6 +22,7 @@ use crate::store::sqlite::SqliteStore;
 /// | URL | Store | Feature |
 /// |---|---|---|
 /// | `memory:` | `MemoryStore` | `memory` |
+/// | `postgres://HOST/DATABASE` | `PostgresStore`, its tables made if need be | `postgres` |
 /// | `redis://HOST`, `rediss://HOST` | `RedisStore` | `redis` |
 /// | `sqlite:PATH`, `sqlite::memory:` | `SqliteStore` | `sqlite` |
 ///
@@ -47,6 +50,8 @@ pub struct AnyStore(Kind);
 enum Kind {
     #[cfg(feature = "memory")]
     Memory(MemoryStore),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresStore),
     #[cfg(feature = "redis")]
     Redis(RedisStore),
     #[cfg(feature = "sqlite")]
@@ -61,12 +66,21 @@ impl AnyStore {
     /// The URL names no store, or one whose feature is not enabled, or the store cannot be used. The
     /// error does not repeat the URL, which may hold a password.
     // Without a store on the network nothing is awaited.
-    #[cfg_attr(not(feature = "redis"), allow(clippy::unused_async))]
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "redis")),
+        allow(clippy::unused_async)
+    )]
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
         let kind = match scheme {
             #[cfg(feature = "memory")]
             "memory" if rest.is_empty() => Kind::Memory(MemoryStore::new()),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                let store = PostgresStore::connect(url).await?;
+                store.migrate().await?;
+                Kind::Postgres(store)
+            }
             #[cfg(feature = "redis")]
             "redis" | "rediss" => Kind::Redis(RedisStore::connect(url).await?),
             #[cfg(feature = "sqlite")]
@@ -82,14 +96,18 @@ impl AnyStore {
 fn no_store(scheme: &str, rest: &str) -> String {
     match scheme {
         "memory" if !rest.is_empty() => "nothing comes after `memory:`".to_owned(),
-        "memory" | "redis" | "rediss" | "sqlite" => {
-            let feature = scheme.replace("rediss", "redis");
+        "memory" | "postgres" | "postgresql" | "redis" | "rediss" | "sqlite" => {
+            let feature = match scheme {
+                "postgresql" => "postgres",
+                "rediss" => "redis",
+                same => same,
+            };
             format!("`{scheme}:` needs cloakroom's feature `{feature}`, which is not enabled")
         }
         // Without a colon this may be all of a mistyped URL.
         _ if scheme.len() > 20 => "the URL begins with no scheme of a store".to_owned(),
         _ => format!(
-            "`{scheme}:` is no store; there are `memory:`, `sqlite:PATH` and `redis://HOST`"
+            "`{scheme}:` is no store; there are `memory:`, `sqlite:PATH`, `postgres://HOST` and `redis://HOST`"
         ),
     }
 }
@@ -99,6 +117,8 @@ impl fmt::Debug for AnyStore {
         match &self.0 {
             #[cfg(feature = "memory")]
             Kind::Memory(store) => store.fmt(f),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => store.fmt(f),
             #[cfg(feature = "redis")]
             Kind::Redis(store) => store.fmt(f),
             #[cfg(feature = "sqlite")]
@@ -113,6 +133,8 @@ macro_rules! each {
         match &$any.0 {
             #[cfg(feature = "memory")]
             Kind::Memory($store) => $call,
+            #[cfg(feature = "postgres")]
+            Kind::Postgres($store) => $call,
             #[cfg(feature = "redis")]
             Kind::Redis($store) => $call,
             #[cfg(feature = "sqlite")]

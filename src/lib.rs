@@ -74,6 +74,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors and rejections, on `axum-core` alone |
 //! | `memory` | yes | [`MemoryStore`] |
+//! | `postgres` | no | `PostgresStore`: a PostgreSQL server, on a few pipelined connections |
 //! | `redis` | no | `RedisStore`: a Redis or Valkey server |
 //! | `sqlite` | no | `SqliteStore`: a file or memory, in this process; builds SQLite in |
 //! | `test-util` | no | the store conformance suite, a store that fails on demand, a clock to move |
@@ -90,7 +91,12 @@
     warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)
 )]
 
-#[cfg(any(feature = "memory", feature = "redis", feature = "sqlite"))]
+#[cfg(any(
+    feature = "memory",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 mod any;
 #[cfg(feature = "axum")]
 mod axum;
@@ -119,7 +125,12 @@ mod token;
 mod transport;
 mod typed;
 
-#[cfg(any(feature = "memory", feature = "redis", feature = "sqlite"))]
+#[cfg(any(
+    feature = "memory",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 pub use self::any::AnyStore;
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
@@ -137,6 +148,8 @@ pub use self::sessions::{SessionInfo, Sessions};
 pub use self::store::contract::WhenFull;
 #[cfg(feature = "memory")]
 pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "postgres")]
+pub use self::store::postgres::{PostgresStore, PostgresStoreBuilder};
 #[cfg(feature = "redis")]
 pub use self::store::redis::RedisStore;
 #[cfg(feature = "sqlite")]

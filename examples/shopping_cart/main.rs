@@ -47,7 +47,7 @@ Usage: shopping_cart [--port N] [--store URL]
 
   --port N     listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
   --store URL  where sessions are kept: memory: (the default), or, built with the feature of that
-               name, sqlite:PATH or redis://HOST
+               name, sqlite:PATH, postgres://HOST or redis://HOST
   --help       say this
 ";
 

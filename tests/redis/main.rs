@@ -7,22 +7,18 @@ mod opening;
 mod races;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+#[path = "../support/visitors.rs"]
+mod visitors;
 
-use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
-use axum::routing::any;
-use cloakroom::store::{Digest, Record, StoreError, Timestamp};
-use cloakroom::{RedisStore, Session, SessionId, SessionLayer, conformance_tests};
-use http::Request;
-use http::header::{COOKIE, SET_COOKIE};
-use http_body_util::BodyExt as _;
-use redis_server::RedisServer;
-use tower::ServiceExt as _;
+use cloakroom::store::{Digest, Record, Timestamp};
+use cloakroom::{RedisStore, SessionId, SessionLayer, conformance_tests};
+
+use self::redis_server::RedisServer;
+use self::visitors::{chain, cookie, id, routes, send, text, token, visitor};
 
 conformance_tests!(contract, async { store().await });
 
@@ -50,10 +46,6 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-fn id(n: u8) -> SessionId {
-    SessionId::from_bytes([n; 16])
-}
-
 /// A record that lives for an hour.
 fn record(owner: Option<&str>) -> Record {
     let now = now();
@@ -64,72 +56,9 @@ fn record(owner: Option<&str>) -> Record {
     record
 }
 
-/// An error and its causes.
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
-}
-
-/// An application whose `/` counts in `n`; `/read` says `n`, or that the session is new; `/login` signs
-/// Ada in.
 fn app(store: RedisStore) -> Router {
-    let count = async |session: Session| {
-        session.update("n", |n: &mut u64| {
-            *n += 1;
-            n.to_string()
-        })
-    };
-    let read = async |session: Session| match session.is_new() {
-        true => Ok("new".to_owned()),
-        false => session
-            .get::<u64>("n")
-            .map(|n| n.unwrap_or_default().to_string()),
-    };
     let layer = SessionLayer::builder(store).store_timeout(DEADLINE);
-    Router::new()
-        .route("/", any(count))
-        .route("/read", any(read))
-        .route("/login", any(async |s: Session| s.sign_in("ada")))
-        .route("/logout", any(async |s: Session| s.destroy()))
-        .layer(layer.build().unwrap())
-}
-
-async fn send(app: &Router, path: &str, cookie: &str) -> Response {
-    let request = Request::get(path)
-        .header(COOKIE, cookie)
-        .body(Body::empty())
-        .unwrap();
-    app.clone().oneshot(request).await.unwrap()
-}
-
-async fn text(response: Response) -> String {
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(body.to_vec()).unwrap()
-}
-
-/// The cookie that a response sets.
-fn cookie(response: &Response) -> String {
-    let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
-    cookie.split(';').next().unwrap().to_owned()
-}
-
-/// The cookie of a new visitor, whose `n` is 1.
-async fn visitor(app: &Router) -> String {
-    cookie(&send(app, "/", "").await)
-}
-
-/// What a cookie's token spells: 16 bytes of the id, 20 of the secret.
-fn token(cookie: &str) -> Vec<u8> {
-    use base64::Engine as _;
-    let (_, token) = cookie.split_once('=').unwrap();
-    base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(token)
-        .unwrap()
+    routes().layer(layer.build().unwrap())
 }
 
 /// The id of the session behind a cookie.

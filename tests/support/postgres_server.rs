@@ -16,7 +16,7 @@ const KEEPER: &str = r#"
 # To answer a test process that has gone must not end the keeper before it has tidied up.
 trap '' INT TERM HUP PIPE
 export LC_ALL=C
-cd / && umask 077 && home=$(mktemp -d /tmp/cloakroom-postgres.XXXXXX) || exit 1
+cd / && umask 077 && home=$(mktemp -dt cloakroom-postgres.XXXXXX) || exit 1
 pid=
 down() {
     [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null && wait "$pid"

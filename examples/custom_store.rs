@@ -1,7 +1,8 @@
 //! A store of your own: the whole contract over a map behind a mutex, and the test that it keeps it.
 //!
 //! A database takes the place of the map: each method is then one statement or script, so that it
-//! happens wholly or not at all. The contract's rules are in the docs of `SessionStore`.
+//! happens wholly or not at all. The contract's rules are in the docs of `SessionStore`; what to mind is in
+//! those of `cloakroom::guide::writing_a_store`.
 //!
 //! ```sh
 //! cargo test --example custom_store --features test-util

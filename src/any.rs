@@ -9,6 +9,8 @@ use crate::record::{Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 #[cfg(feature = "memory")]
 use crate::store::memory::MemoryStore;
+#[cfg(feature = "mysql")]
+use crate::store::mysql::MysqlStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
 #[cfg(feature = "redis")]
@@ -22,9 +24,14 @@ use crate::store::sqlite::SqliteStore;
 /// | URL | Store | Feature |
 /// |---|---|---|
 /// | `memory:` | `MemoryStore` | `memory` |
+/// | `mysql://HOST/DATABASE` | `MysqlStore`, its tables made if need be | `mysql` |
 /// | `postgres://HOST/DATABASE` | `PostgresStore`, its tables made if need be | `postgres` |
-/// | `redis://HOST`, `rediss://HOST` | `RedisStore` | `redis` |
+/// | `redis://HOST`, `rediss://HOST` | `RedisStore` | `redis`; `rediss` also `redis-tls` |
+/// | `redis+cluster://HOST,HOST`, `rediss+cluster://HOST,HOST` | `RedisStore` on a cluster | `redis-cluster` |
 /// | `sqlite:PATH`, `sqlite::memory:` | `SqliteStore` | `sqlite` |
+///
+/// The path of `sqlite:` is taken as it stands, without `//` in front and without options: `sqlite:foo.db`,
+/// `sqlite:/var/lib/foo.db`. The case of a scheme does not matter.
 ///
 /// Cloning is cheap, and clones share the store.
 ///
@@ -50,6 +57,8 @@ pub struct AnyStore(Kind);
 enum Kind {
     #[cfg(feature = "memory")]
     Memory(MemoryStore),
+    #[cfg(feature = "mysql")]
+    Mysql(MysqlStore),
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
     #[cfg(feature = "redis")]
@@ -67,14 +76,23 @@ impl AnyStore {
     /// error does not repeat the URL, which may hold a password.
     // Without a store on the network nothing is awaited.
     #[cfg_attr(
-        not(any(feature = "postgres", feature = "redis")),
+        not(any(feature = "mysql", feature = "postgres", feature = "redis")),
         allow(clippy::unused_async)
     )]
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-        let kind = match scheme {
+        let (scheme, rest) = split(url).ok_or_else(|| StoreError::new(no_scheme()))?;
+        // Parsers of URLs differ in whether case matters to them.
+        #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+        let url = &*format!("{scheme}:{rest}");
+        let kind = match &*scheme {
             #[cfg(feature = "memory")]
             "memory" if rest.is_empty() => Kind::Memory(MemoryStore::new()),
+            #[cfg(feature = "mysql")]
+            "mysql" => {
+                let store = MysqlStore::connect(url).await?;
+                store.migrate().await?;
+                Kind::Mysql(store)
+            }
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
                 let store = PostgresStore::connect(url).await?;
@@ -83,32 +101,66 @@ impl AnyStore {
             }
             #[cfg(feature = "redis")]
             "redis" | "rediss" => Kind::Redis(RedisStore::connect(url).await?),
+            #[cfg(feature = "redis-cluster")]
+            "redis+cluster" | "rediss+cluster" => Kind::Redis(RedisStore::connect(url).await?),
             #[cfg(feature = "sqlite")]
-            "sqlite" if rest == ":memory:" => Kind::Sqlite(SqliteStore::in_memory()?),
-            #[cfg(feature = "sqlite")]
-            "sqlite" => Kind::Sqlite(SqliteStore::open(rest)?),
-            _ => return Err(StoreError::new(no_store(scheme, rest))),
+            "sqlite" => Kind::Sqlite(sqlite(rest)?),
+            _ => return Err(StoreError::new(no_store(&scheme, rest))),
         };
         Ok(Self(kind))
     }
 }
 
+/// A URL's scheme in lower case (RFC 3986 section 3.1), and what follows its colon.
+fn split(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+    let is_scheme =
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.bytes().all(of_scheme);
+    is_scheme.then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// Opens a path as it stands: URLs with an authority and options, as other libraries have them, would
+/// make files of odd names in odd places.
+#[cfg(feature = "sqlite")]
+fn sqlite(path: &str) -> Result<SqliteStore, StoreError> {
+    let wrong = match path {
+        ":memory:" => return SqliteStore::in_memory(),
+        "" => "a path comes after `sqlite:`; a database in memory is `sqlite::memory:`",
+        _ if path.starts_with("//") => {
+            "no `//` comes after `sqlite:`: write `sqlite:foo.db` or `sqlite:/var/lib/foo.db`"
+        }
+        _ if path.contains(['?', '#']) => {
+            "`sqlite:` takes a path without options: remove what begins with `?` or `#`"
+        }
+        _ => return SqliteStore::open(path),
+    };
+    Err(StoreError::new(wrong))
+}
+
+const STORES: &str = "there are `memory:`, `sqlite:./foo.db`, `mysql://HOST/DATABASE`, \
+     `postgres://HOST/DATABASE`, `redis://HOST`, `rediss://HOST` and `redis+cluster://HOST,HOST`";
+
+/// Shows nothing of the URL: all of it may be a password.
+fn no_scheme() -> String {
+    format!("the URL begins with no scheme of a store; {STORES}")
+}
+
 fn no_store(scheme: &str, rest: &str) -> String {
     match scheme {
         "memory" if !rest.is_empty() => "nothing comes after `memory:`".to_owned(),
-        "memory" | "postgres" | "postgresql" | "redis" | "rediss" | "sqlite" => {
+        "memory" | "mysql" | "postgres" | "postgresql" | "redis" | "rediss" | "redis+cluster"
+        | "rediss+cluster" | "sqlite" => {
             let feature = match scheme {
                 "postgresql" => "postgres",
                 "rediss" => "redis",
+                "redis+cluster" | "rediss+cluster" => "redis-cluster",
                 same => same,
             };
             format!("`{scheme}:` needs cloakroom's feature `{feature}`, which is not enabled")
         }
-        // Without a colon this may be all of a mistyped URL.
-        _ if scheme.len() > 20 => "the URL begins with no scheme of a store".to_owned(),
-        _ => format!(
-            "`{scheme}:` is no store; there are `memory:`, `sqlite:PATH`, `postgres://HOST` and `redis://HOST`"
-        ),
+        "mariadb" => "`mariadb:` is no scheme of a store: use `mysql:`, MariaDB's too".to_owned(),
+        _ => format!("`{scheme}:` is no store; {STORES}"),
     }
 }
 
@@ -117,6 +169,8 @@ impl fmt::Debug for AnyStore {
         match &self.0 {
             #[cfg(feature = "memory")]
             Kind::Memory(store) => store.fmt(f),
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => store.fmt(f),
             #[cfg(feature = "postgres")]
             Kind::Postgres(store) => store.fmt(f),
             #[cfg(feature = "redis")]
@@ -133,6 +187,8 @@ macro_rules! each {
         match &$any.0 {
             #[cfg(feature = "memory")]
             Kind::Memory($store) => $call,
+            #[cfg(feature = "mysql")]
+            Kind::Mysql($store) => $call,
             #[cfg(feature = "postgres")]
             Kind::Postgres($store) => $call,
             #[cfg(feature = "redis")]
@@ -223,21 +279,67 @@ mod tests {
 
     use super::*;
 
+    async fn refusal(url: &str) -> String {
+        let error = AnyStore::connect(url).await.unwrap_err();
+        let said = error.source().unwrap().to_string();
+        assert!(!format!("{error:?} {said}").contains("hunter2"), "{said}");
+        said
+    }
+
     #[tokio::test]
     async fn what_is_no_store_is_said_without_its_secrets() {
         for (url, why) in [
-            ("", "is no store"),
+            ("", "no scheme of a store"),
             ("memory:x", "nothing comes after `memory:`"),
             (
                 "carrier-pigeon://ada:hunter2@loft",
                 "`carrier-pigeon:` is no store",
             ),
-            ("ada-hunter2@my-long-database-host", "no scheme of a store"),
+            ("mariadb://ada:hunter2@db/sessions", "use `mysql:`"),
+            ("hunter2", "no scheme of a store"),
+            ("hunter2@db/sessions", "no scheme of a store"),
+            ("ada hunter2@db:5432", "no scheme of a store"),
+            ("//ada:hunter2@db", "no scheme of a store"),
+            ("1hunter2:x", "no scheme of a store"),
+            ("./foo.db", "`sqlite:./foo.db`"),
         ] {
-            let error = AnyStore::connect(url).await.unwrap_err();
-            let said = error.source().unwrap().to_string();
+            let said = refusal(url).await;
             assert!(said.contains(why), "{url}: {said}");
-            assert!(!said.contains("hunter2"), "{said}");
         }
+    }
+
+    #[cfg(feature = "memory")]
+    #[tokio::test]
+    async fn the_case_of_a_scheme_does_not_matter() {
+        for url in ["memory:", "MEMORY:", "Memory:"] {
+            AnyStore::connect(url).await.unwrap();
+        }
+        assert!(refusal("Memory:x").await.contains("after `memory:`"));
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn sqlite_urls_of_other_libraries_make_no_odd_files() {
+        let folder = std::env::temp_dir().join(format!("cloakroom-any-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("x.db");
+        let path = path.to_str().unwrap();
+        for (url, why) in [
+            ("sqlite:".to_owned(), "`sqlite::memory:`"),
+            (format!("sqlite://{path}"), "write `sqlite:foo.db`"),
+            ("sqlite://foo.db".to_owned(), "write `sqlite:foo.db`"),
+            (format!("sqlite:{path}?mode=rwc"), "without options"),
+            (format!("sqlite:{path}#top"), "without options"),
+            ("sqlite::memory:?cache=shared".to_owned(), "without options"),
+        ] {
+            let said = refusal(&url).await;
+            assert!(said.contains(why), "{url}: {said}");
+        }
+        let stray = std::fs::read_dir(&folder).unwrap().count();
+        let opened = AnyStore::connect(&format!("SQLite:{path}")).await;
+        let made = folder.join("x.db").exists();
+        drop(opened.unwrap());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((stray, made), (0, true));
     }
 }

@@ -1,15 +1,23 @@
 //! Extractors and rejections for axum.
 
+mod csrf;
+mod signed_in;
+
 use std::fmt;
 
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 
+pub use self::csrf::{CsrfForm, CsrfFormRejection, CsrfHeader};
+pub use self::signed_in::{FreshlySignedIn, SignInRejection};
 use crate::error::Error;
+use crate::response::MISSING_LAYER;
 use crate::session::{LazySession, Session};
+use crate::sessions::Sessions;
 use crate::typed::{SessionValue, Typed};
 
 /// Why a handler did not get its session.
@@ -48,11 +56,7 @@ impl SessionRejection {
 impl fmt::Display for SessionRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MissingLayer => f.write_str(
-                "no session layer is around this route: add `.layer(SessionLayer::new(store))` to \
-                 the router, after its routes and after every layer that uses the session, since \
-                 the last one added is the outermost",
-            ),
+            Self::MissingLayer => f.write_str(MISSING_LAYER),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -89,15 +93,17 @@ impl IntoResponse for SessionRejection {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
-        if status.is_server_error() {
+        // Of failures of its store the layer has told.
+        if status.is_server_error() && !self.is_store() {
             tracing::error!(error = %crate::error::Chain(&self), "session error in a handler");
         }
         let mut response = Response::new(Body::from(plain(status)));
         *response.status_mut() = status;
         let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-        response
-            .headers_mut()
-            .insert(http::header::CONTENT_TYPE, text);
+        response.headers_mut().insert(CONTENT_TYPE, text);
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -138,6 +144,15 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         let session = lazy(parts)?.load().await?;
         Ok((!session.is_new()).then_some(session))
+    }
+}
+
+/// The sessions of the layer around the route. The request's own is not asked for.
+impl<S: Sync> FromRequestParts<S> for Sessions {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::new(lazy(parts)?.context()))
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a handler did to the values, recorded so that it can be done again on newer data.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
 use crate::data::{Data, Json, Key};
 use crate::error::Result;
+use crate::watch::CLIENT_KEY;
 
 /// An update closure with its types erased: from the key and the value's JSON to the new JSON.
 pub(crate) type Update = Box<dyn FnMut(&Key, Option<&[u8]>) -> Result<Json> + Send>;
@@ -16,6 +15,7 @@ pub(crate) type Update = Box<dyn FnMut(&Key, Option<&[u8]>) -> Result<Json> + Se
 pub(crate) enum Change {
     Set(Key, Json),
     Remove(Key),
+    /// All keys but [`CLIENT_KEY`]: whose client it is, is no value of the application (S-85).
     Clear,
     Update(Key, Update),
 }
@@ -40,6 +40,58 @@ impl KeyChange {
     }
 }
 
+/// Values by key, in order. Of a few keys, which a map would keep in a node for eleven.
+struct ByKey<T>(Vec<(Key, T)>);
+
+impl<T> Default for ByKey<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByKey<T> {
+    fn position(&self, key: &str) -> std::result::Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(key))
+    }
+
+    fn get(&self, key: &str) -> Option<&T> {
+        let at = self.position(key).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    fn contains(&self, key: &str) -> bool {
+        self.position(key).is_ok()
+    }
+
+    /// Returns what was there.
+    fn insert(&mut self, key: Key, value: T) -> Option<T> {
+        match self.position(&key) {
+            Ok(at) => Some(mem::replace(&mut self.0[at].1, value)),
+            Err(at) => {
+                self.0.insert(at, (key, value));
+                None
+            }
+        }
+    }
+
+    /// Removes all keys but one; returns them.
+    fn clear_but(&mut self, key: &str) -> Self {
+        let kept = self.position(key).ok().map(|at| self.0.remove(at));
+        mem::replace(self, Self(Vec::from_iter(kept)))
+    }
+
+    fn get_or_default(&mut self, key: Key) -> &mut T
+    where
+        T: Default,
+    {
+        let at = self.position(&key).unwrap_or_else(|at| {
+            self.0.insert(at, (key, T::default()));
+            at
+        });
+        &mut self.0[at].1
+    }
+}
+
 /// A handler's changes, less those that a later one overwrites, plus what it read before where that
 /// matters.
 ///
@@ -47,14 +99,14 @@ impl KeyChange {
 #[derive(Default)]
 pub(crate) struct Changes {
     cleared: bool,
-    keys: BTreeMap<Key, KeyChange>,
+    keys: ByKey<KeyChange>,
     /// Keys and the values that the handler saw, before any change of its own.
-    reads: BTreeMap<Key, Option<Json>>,
+    reads: ByKey<Option<Json>>,
 }
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.cleared && self.keys.is_empty()
+        !self.cleared && self.keys.0.is_empty()
     }
 
     /// Records a change that the visible data already shows. Returns what it overwrites: closures of
@@ -78,9 +130,9 @@ impl Changes {
             Change::Remove(key) => set(key, None),
             Change::Clear => {
                 self.cleared = true;
-                overwritten.keys = mem::take(&mut self.keys);
+                overwritten.keys = self.keys.clear_but(CLIENT_KEY);
             }
-            Change::Update(key, update) => self.keys.entry(key).or_default().push(update),
+            Change::Update(key, update) => self.keys.get_or_default(key).push(update),
         }
         overwritten
     }
@@ -105,15 +157,15 @@ impl Changes {
 
     /// Whether the key was changed.
     fn concern(&self, key: &str) -> bool {
-        self.cleared || self.keys.contains_key(key)
+        self.cleared || self.keys.contains(key)
     }
 
     /// Does the changes again, on `data`.
     pub(crate) fn replay(&mut self, data: &mut Data) -> Result<()> {
         if self.cleared {
-            data.clear();
+            data.clear_but(CLIENT_KEY);
         }
-        for (key, change) in &mut self.keys {
+        for (key, change) in &mut self.keys.0 {
             match &change.set {
                 Some(Some(json)) => data.set(key.clone(), Arc::clone(json)),
                 Some(None) => {
@@ -130,37 +182,33 @@ impl Changes {
     }
 
     pub(crate) fn has_reads(&self) -> bool {
-        !self.reads.is_empty()
+        !self.reads.0.is_empty()
     }
 
     /// A key that the handler read, then set or removed, and that has another value in `current`.
     pub(crate) fn clash(&self, current: &Data) -> Option<&str> {
-        let mut rewritten = self.reads.iter().filter(|(key, _)| self.decides(key));
+        let mut rewritten = self.reads.0.iter().filter(|(key, _)| self.decides(key));
         let changed = rewritten.find(|(key, value)| current.get(key) != value.as_deref());
         changed.map(|(key, _)| &**key)
     }
 
     /// Puts `later` changes behind these.
     pub(crate) fn extend(&mut self, later: Self) {
-        for (key, value) in later.reads {
+        for (key, value) in later.reads.0 {
             self.note_read(&key, value.as_deref());
         }
         if later.cleared {
             self.cleared = true;
-            self.keys.clear();
+            drop(self.keys.clear_but(CLIENT_KEY));
         }
-        for (key, change) in later.keys {
-            match self.keys.entry(key) {
-                Entry::Occupied(mut earlier) if change.set.is_none() => {
-                    let updates = change.update.into_iter().chain(change.updates);
-                    updates.for_each(|update| earlier.get_mut().push(update));
-                }
-                Entry::Occupied(mut earlier) => {
-                    earlier.insert(change);
-                }
-                Entry::Vacant(free) => {
-                    free.insert(change);
-                }
+        for (key, change) in later.keys.0 {
+            let stands_alone = change.set.is_some() || !self.keys.contains(&key);
+            if stands_alone {
+                self.keys.insert(key, change);
+            } else {
+                let earlier = self.keys.get_or_default(key);
+                let updates = change.update.into_iter().chain(change.updates);
+                updates.for_each(|update| earlier.push(update));
             }
         }
     }
@@ -168,7 +216,7 @@ impl Changes {
     /// The changes are stored: what is left is what the handler read of other keys.
     pub(crate) fn stored(mut self) -> Self {
         let mut reads = mem::take(&mut self.reads);
-        reads.retain(|key, _| !self.concern(key));
+        reads.0.retain(|(key, _)| !self.concern(key));
         Self {
             reads,
             ..Self::default()
@@ -179,7 +227,7 @@ impl Changes {
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes")
-            .field("keys", &self.keys.len())
+            .field("keys", &self.keys.0.len())
             .finish_non_exhaustive()
     }
 }
@@ -250,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn clear_keeps_the_client_that_is_stored_or_set() {
+        let stored = r#"{"a":1,"cloakroom.client":2,"cloakroom.csrf":3}"#;
+        let kept = r#"{"cloakroom.client":2}"#;
+        assert_eq!(replayed([Change::Clear], stored), kept);
+        let changes = || [set(CLIENT_KEY, "4"), set("a", "1"), Change::Clear];
+        assert_eq!(replayed(changes(), stored), r#"{"cloakroom.client":4}"#);
+        let mut log = Changes::default();
+        for change in changes() {
+            let mut later = Changes::default();
+            drop(later.push(change));
+            log.extend(later);
+        }
+        let mut all = data(stored);
+        log.replay(&mut all).unwrap();
+        assert_eq!(&*all.encode(), br#"{"cloakroom.client":4}"#);
+        assert_eq!(all.encoded_len(), all.encode().len());
+    }
+
+    #[test]
     fn later_changes_stand_on_earlier_ones() {
         let of = |changes: Vec<Change>| {
             let mut log = Changes::default();
@@ -284,11 +351,11 @@ mod tests {
         for i in 0..1000 {
             drop(log.push(set("a", &i.to_string())));
         }
-        assert_eq!(log.keys.len(), 1);
+        assert_eq!(log.keys.0.len(), 1);
         assert!(log.decides("a") && !log.decides("b"));
         drop(log.push(Change::Clear));
         assert!(log.decides("b"));
-        assert_eq!(log.keys.len(), 0);
+        assert_eq!(log.keys.0.len(), 0);
     }
 
     #[test]

@@ -3,20 +3,24 @@
 //! [`plan`] decides, [`run`] carries out, [`notice`] says what the client is told. Nothing else in
 //! the crate writes to a store on the request's path.
 
+use std::cmp::Ordering;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::carrier::Carrier;
 use crate::changes::Changes;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::context::Context;
 use crate::data::{Data, EMPTY};
-use crate::error::{Chain, Error, Result, StoreError};
+use crate::error::{Error, Result, StoreError};
+use crate::event::SessionEvent;
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::queue::Turn;
 use crate::record::{Previous, Record, Version};
+use crate::seal::Ticket;
 use crate::store::contract::{Admission, Create, SignIn, Update};
 use crate::token::{Digest, Token};
 use crate::transport::Notice;
@@ -61,7 +65,7 @@ impl Actions {
             renew: self.renew | later.renew,
             sign_in: later.sign_in.or(self.sign_in),
             other_owner: self.other_owner | later.other_owner,
-            policy: later.policy.or(self.policy),
+            policy: later.policy.or(self.policy.filter(|_| !later.other_owner)),
             destroy: later.destroy.or(self.destroy),
         }
     }
@@ -90,6 +94,8 @@ pub(crate) struct Draft {
     pub(crate) at: Timestamp,
     /// When the request came for its session.
     pub(crate) began: Timestamp,
+    /// Whether the request does not count as use of the session.
+    pub(crate) no_touch: bool,
     /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
     pub(crate) rebased: bool,
 }
@@ -111,6 +117,8 @@ pub(crate) struct Situation {
     pub(crate) destroyed: bool,
     /// The stored end lags behind by the touch interval.
     pub(crate) touch_due: bool,
+    /// The stored end is ahead by as much, as when the clock was set back (S-49).
+    pub(crate) end_ahead: bool,
     /// The token has reached the age for periodic renewal.
     pub(crate) renewal_due: bool,
     /// The cookie has an age that a later end must extend.
@@ -179,28 +187,55 @@ pub(crate) fn plan(s: Situation) -> Plan {
         // A cookie goes out again here, and only compare-and-swap tells that its token was not
         // replaced meanwhile: a stale one would take the place of the new one in the browser.
         (true, false) if s.touch_due && s.persistent => Plan::Update(Rotation::Keep),
+        // A touch only ever moves the end later.
+        (true, false) if s.end_ahead => Plan::Update(Rotation::Keep),
         (true, false) if s.touch_due => Plan::Touch,
         (true, false) => Plan::Nothing,
     }
 }
 
-/// Decides what the client is told: when is a cookie sent?
+/// The stored session of a client that holds its current token.
+#[derive(Clone, Copy)]
+pub(crate) struct Current<'a> {
+    pub(crate) stored: &'a Stored,
+    /// The client is told how long to keep it.
+    pub(crate) persistent: bool,
+    /// There is no store: the client keeps the record.
+    pub(crate) whole: bool,
+}
+
+impl Current<'_> {
+    fn issue(self, now: Timestamp) -> Notice {
+        let Stored { record, token, .. } = self.stored;
+        let age = record.expires.saturating_since(now);
+        let ticket = Ticket {
+            token: *token,
+            record: self.whole.then(|| Box::new(record.clone())),
+        };
+        Notice::Issue(ticket, self.persistent.then_some(age))
+    }
+}
+
+/// Decides what the client is told: when is a token sent?
 ///
-/// `before` is what an earlier `save` of this request left to be said, `current` the stored session
-/// if the client's token is its current one.
+/// `before` is what an earlier `save` of this request left to be said.
 pub(crate) fn notice(
     outcome: Outcome,
     before: Notice,
-    current: Option<(&Stored, bool)>,
+    current: Option<Current<'_>>,
     now: Timestamp,
 ) -> Notice {
-    let issue = |(stored, persistent): (&Stored, bool)| {
-        let age = stored.record.expires.saturating_since(now);
-        Notice::Issue(stored.token, persistent.then_some(age))
-    };
     match (outcome, current) {
-        (Outcome::Created | Outcome::Renewed | Outcome::Retimed, Some(current)) => issue(current),
-        (Outcome::Extended, Some(current @ (_, true))) => issue(current),
+        (Outcome::Created | Outcome::Renewed | Outcome::Retimed, Some(current)) => {
+            current.issue(now)
+        }
+        (Outcome::Extended, Some(current)) if current.persistent => current.issue(now),
+        // Nobody else has what was written.
+        (Outcome::Touched | Outcome::Updated | Outcome::Extended, Some(current))
+            if current.whole =>
+        {
+            current.issue(now)
+        }
         (Outcome::Deleted, _) => Notice::Remove,
         // What a save announced is dead as well.
         (Outcome::Gone | Outcome::Superseded, _) => Notice::None,
@@ -217,20 +252,40 @@ impl Draft {
         mem::take(&mut self.changes)
     }
 
-    /// The session's own policy, as it will be stored. That of another owner does not count.
+    /// The session's own policy, as it will be stored. What another owner or a guest asked for before a
+    /// sign-in does not count.
     fn own_policy(&self) -> Option<ExpiryPolicy> {
-        let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
-        let stored = stored.and_then(|stored| stored.record.policy);
+        let record = self.stored.as_ref().map(|stored| &stored.record);
+        let theirs = self.actions.sign_in.is_none()
+            || record.is_some_and(|record| record.owner.is_some() && !self.actions.other_owner);
+        let stored = record.filter(|_| theirs).and_then(|record| record.policy);
         self.actions.policy.unwrap_or(stored)
     }
 
     fn policy(&self, config: &Config) -> ExpiryPolicy {
-        self.own_policy().unwrap_or(config.policy)
+        let stored = self.stored.as_ref().map(|stored| &stored.record);
+        let owned = self.actions.sign_in.is_some() || stored.is_some_and(|r| r.owner.is_some());
+        self.own_policy().unwrap_or(config.policy(owned))
     }
 
-    /// Whether the session's cookie has an age.
+    /// How the record's end compares with the one that use at `now` gives it, in whole touch intervals.
+    fn compare_end(&self, record: &Record, config: &Config, now: Timestamp) -> Ordering {
+        let policy = self.policy(config);
+        let end = policy.deadline(record.started(), now);
+        let interval = config.touch_interval(policy);
+        if end.saturating_since(record.expires) >= interval {
+            Ordering::Less
+        } else if record.expires.saturating_since(end) >= interval {
+            Ordering::Greater
+        } else {
+            Ordering::Equal
+        }
+    }
+
+    /// Whether the client is told how long to keep its token: in a cookie.
     fn persistent(&self, config: &Config) -> bool {
-        config.persistent || self.own_policy().is_some()
+        let has_age = config.persistent || self.own_policy().is_some();
+        has_age && matches!(config.carrier, Carrier::Cookie(_))
     }
 
     pub(crate) fn situation(
@@ -245,6 +300,10 @@ impl Draft {
         let other_policy = record.is_some_and(|record| record.policy != self.own_policy());
         // Upkeep is for the end of the request: `save` does what it was asked, no more.
         let upkeep = record.filter(|_| occasion != Occasion::Save);
+        let used = upkeep.filter(|_| !self.no_touch);
+        let end = used.map_or(Ordering::Equal, |record| {
+            self.compare_end(record, config, now)
+        });
         Situation {
             exists: record.is_some(),
             changed: content.is_some_and(|content| content != stored_data) || other_policy,
@@ -252,11 +311,8 @@ impl Draft {
             renew: self.actions.renew,
             sign_in: self.actions.sign_in.is_some(),
             destroyed: self.actions.destroy.is_some(),
-            touch_due: upkeep.is_some_and(|record| {
-                let policy = self.policy(config);
-                let end = policy.deadline(record.started(), now);
-                end.saturating_since(record.expires) >= config.touch_interval(policy)
-            }),
+            touch_due: end == Ordering::Less,
+            end_ahead: end == Ordering::Greater,
             renewal_due: upkeep.zip(config.renewal).is_some_and(|(record, renewal)| {
                 now >= record.renewed.saturating_add(renewal.every)
             }),
@@ -272,7 +328,7 @@ impl Draft {
         Some(admission)
     }
 
-    /// The values to store.
+    /// The values to store. Those of another owner do not count.
     fn data(&self) -> Arc<[u8]> {
         let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
         match (&self.content, stored) {
@@ -282,26 +338,35 @@ impl Draft {
         }
     }
 
+    /// The same, to be changed.
+    pub(crate) fn values(&self) -> Data {
+        // They parsed when they were loaded.
+        Data::parse(self.data()).unwrap_or_else(|_| Data::new())
+    }
+
     /// Applies the actions to a record that is about to be written at `now`, with a new token if
     /// `anew`.
     ///
     /// A cookie with an age says what the record says, so moving the end means sending it again, and
     /// a response that is overtaken on its way then puts an old token in the place of a new one.
-    /// Where the token stays, the end therefore moves as rarely as a touch would move it.
+    /// Where the token stays, the end therefore moves as rarely as a touch would move it. A request
+    /// that does not count as use does not move it at all.
     fn fill(&self, record: &mut Record, config: &Config, now: Timestamp, anew: bool) {
         let policy = self.own_policy();
-        let anew = anew || record.policy != policy;
+        let other_policy = record.policy != policy;
+        let signs_in = self.actions.sign_in.is_some();
+        if self.no_touch && self.stored.is_some() && !signs_in && !other_policy {
+            return;
+        }
         record.policy = policy;
-        record.seen = record.seen.max(now);
+        record.seen = now;
         if let Some(owner) = &self.actions.sign_in {
             record.owner = Some(Arc::clone(owner));
             record.authenticated = Some(now);
         }
-        let policy = self.policy(config);
-        let end = policy.deadline(record.started(), now);
-        let moved = end.saturating_since(record.expires) >= config.touch_interval(policy);
-        if anew || moved || !self.persistent(config) {
-            record.expires = end;
+        let moved = || self.compare_end(record, config, now) != Ordering::Equal;
+        if anew || other_policy || !self.persistent(config) || moved() {
+            record.expires = self.policy(config).deadline(record.started(), now);
         }
     }
 
@@ -310,7 +375,7 @@ impl Draft {
         let Some(stored) = &mut self.stored else {
             return Ok(Rebased::Gone);
         };
-        if !current.is_live(context.config.policy, now) {
+        if !current.is_live(context.config.policy_of(&current), now) {
             return Ok(Rebased::Gone);
         }
         if !current.accepts(stored.digest, now) {
@@ -362,11 +427,15 @@ impl Draft {
         self.actions = Actions::default();
     }
 
-    /// The stored session if its current token is the client's, and whether its cookie has an age.
-    pub(crate) fn current(&self, config: &Config) -> Option<(&Stored, bool)> {
+    /// The stored session if its current token is the client's.
+    pub(crate) fn current(&self, context: &Context) -> Option<Current<'_>> {
         let stored = self.stored.as_ref()?;
         let is_current = stored.record.digest == stored.digest;
-        is_current.then(|| (stored, self.persistent(config)))
+        is_current.then(|| Current {
+            stored,
+            persistent: self.persistent(&context.config),
+            whole: context.seal.is_whole(),
+        })
     }
 }
 
@@ -389,7 +458,26 @@ pub(crate) async fn run(
     draft: &mut Draft,
     occasion: Occasion,
 ) -> Result<Outcome> {
-    context.deadline(steps(context, draft, occasion)).await
+    let done = context.deadline(steps(context, draft, occasion)).await;
+    if let Err(error) = &done
+        && !error.is_store()
+    {
+        context.tell(&not_stored(draft, error.clone()));
+    }
+    done
+}
+
+/// Why a commit failed; a failure of the store is told by [`Context::deadline`].
+fn not_stored(draft: &Draft, error: Error) -> SessionEvent {
+    let session = draft.stored.as_ref().map(Stored::id);
+    match &draft.actions.sign_in {
+        Some(owner) if error.is_full() => SessionEvent::TooManySessions {
+            owner: Arc::clone(owner),
+        },
+        _ if error.is_conflict() => SessionEvent::Conflict { session, error },
+        _ if error.is_too_large() => SessionEvent::TooLarge { session, error },
+        _ => SessionEvent::NotStored { session, error },
+    }
 }
 
 async fn steps(context: &Context, draft: &mut Draft, occasion: Occasion) -> Result<Outcome> {
@@ -415,10 +503,11 @@ async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<O
     };
     let expires = policy.deadline(stored.record.started(), now);
     if !context.store.touch(stored.id(), expires, now).await? {
-        return Ok(gone(stored.id()));
+        return Ok(gone(context, stored.id()));
     }
     stored.record.expires = expires;
     stored.record.seen = now;
+    draft.at = now;
     Ok(Outcome::Touched)
 }
 
@@ -444,10 +533,13 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
                     token,
                     digest,
                 };
+                context.tell(&SessionEvent::Created { session: id });
+                new_token(context, draft, id, Outcome::Created);
                 draft.settle(Some(stored), now);
                 return Ok(Outcome::Created);
             }
-            Written::Gone => return Ok(gone(id)),
+            Written::Gone => return Ok(gone(context, id)),
+            Written::Revoked => return Ok(revoked(context, draft)),
             Written::Taken | Written::Conflict(_) => {}
         }
     }
@@ -455,9 +547,12 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
 }
 
 async fn delete(context: &Context, draft: &mut Draft) -> Result<Outcome> {
-    if let Some(id) = draft.actions.destroy {
-        context.store.delete(id).await?;
+    if let Some(session) = draft.actions.destroy {
+        let deleted = context.store.delete(session).await;
+        context.endings.look(session);
+        deleted?;
         draft.actions.destroy = None;
+        context.tell(&SessionEvent::Destroyed { session });
     }
     Ok(Outcome::Deleted)
 }
@@ -475,8 +570,8 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         if let Some(current) = newer.take() {
             match draft.rebase(current, context, now)? {
                 Rebased::Done => {}
-                Rebased::Gone => return Ok(gone(id)),
-                Rebased::Superseded => return Ok(superseded(id)),
+                Rebased::Gone => return Ok(gone(context, id)),
+                Rebased::Superseded => return Ok(superseded(context, id)),
             }
         }
         draft.check_reads()?;
@@ -491,7 +586,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         };
         // Its grace may have run out since it was loaded.
         if !stored.record.accepts(stored.digest, now) {
-            return Ok(superseded(id));
+            return Ok(superseded(context, id));
         }
         draft.check_size(config)?;
         let Record {
@@ -521,10 +616,16 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
                     Rotation::Keep if next.record.expires == expires => Outcome::Updated,
                     Rotation::Keep => Outcome::Extended,
                 };
+                if tries > 1 {
+                    let (session, count) = (id, tries as usize - 1);
+                    context.tell(&SessionEvent::Replayed { session, count });
+                }
+                new_token(context, draft, id, outcome);
                 draft.settle(Some(next), now);
                 return Ok(outcome);
             }
-            Written::Gone | Written::Taken => return Ok(gone(id)),
+            Written::Gone | Written::Taken => return Ok(gone(context, id)),
+            Written::Revoked => return Ok(revoked(context, draft)),
             Written::Conflict(_) if tries == MAX_TRIES => break,
             Written::Conflict(current) => newer = Some(current),
         }
@@ -543,6 +644,8 @@ enum Written {
     Taken,
     Conflict(Record),
     Gone,
+    /// The owner's sessions were ended since the request began.
+    Revoked,
 }
 
 /// Gives a record to the store: a new one, or in the place of the expected version.
@@ -560,7 +663,8 @@ async fn write(
             SignIn::Done => Ok(Written::Done),
             SignIn::Taken => Ok(Written::Taken),
             SignIn::Conflict(current) => Ok(Written::Conflict(current)),
-            SignIn::Gone | SignIn::Revoked => Ok(Written::Gone),
+            SignIn::Gone => Ok(Written::Gone),
+            SignIn::Revoked => Ok(Written::Revoked),
             SignIn::Full => Err(Error::full()),
         };
     }
@@ -643,19 +747,45 @@ async fn pause(context: &Context, tries: u32) -> Result<()> {
     Ok(())
 }
 
-fn gone(session: SessionId) -> Outcome {
-    tracing::info!(%session, "session ended meanwhile; changes dropped");
+/// Tells of a sign-in or a renewal that is stored, and makes those look who wait for the end of a
+/// session that it may have ended.
+fn new_token(context: &Context, draft: &Draft, session: SessionId, outcome: Outcome) {
+    if let Some(owner) = &draft.actions.sign_in {
+        if context.config.owner_limit.is_some() {
+            context.endings.look_for(owner);
+        }
+        let owner = Arc::clone(owner);
+        context.tell(&SessionEvent::SignedIn { session, owner });
+    } else if outcome == Outcome::Renewed {
+        context.tell(&SessionEvent::Renewed { session });
+    }
+    if outcome == Outcome::Renewed {
+        context.endings.look(session);
+    }
+}
+
+fn gone(context: &Context, session: SessionId) -> Outcome {
+    context.endings.look(session);
+    context.tell(&SessionEvent::Gone { session });
     Outcome::Gone
 }
 
-fn superseded(session: SessionId) -> Outcome {
-    tracing::warn!(%session, "token was renewed meanwhile; changes dropped");
-    Outcome::Superseded
+/// Nobody was signed in, and the request's changes were dropped.
+fn revoked(context: &Context, draft: &Draft) -> Outcome {
+    let session = draft.stored.as_ref().map(Stored::id);
+    // It may be one of the owner's, who signs in again.
+    if let Some(session) = session {
+        context.endings.look(session);
+    }
+    if let Some(owner) = draft.actions.sign_in.clone() {
+        context.tell(&SessionEvent::SignInRevoked { session, owner });
+    }
+    Outcome::Gone
 }
 
-/// Says in the log that a commit failed.
-pub(crate) fn report(error: &Error) {
-    tracing::error!(error = %Chain(error), "session not stored");
+fn superseded(context: &Context, session: SessionId) -> Outcome {
+    context.tell(&SessionEvent::Superseded { session });
+    Outcome::Superseded
 }
 
 #[cfg(test)]
@@ -670,6 +800,7 @@ mod tests {
         sign_in: false,
         destroyed: false,
         touch_due: false,
+        end_ahead: false,
         renewal_due: false,
         persistent: false,
     };
@@ -734,6 +865,13 @@ mod tests {
                 Situation {
                     touch_due: true,
                     persistent: true,
+                    ..STORED
+                },
+                Plan::Update(Keep),
+            ),
+            (
+                Situation {
+                    end_ahead: true,
                     ..STORED
                 },
                 Plan::Update(Keep),
@@ -844,23 +982,50 @@ mod tests {
             digest,
         };
         let minute = Some(Duration::from_secs(60));
-        let short = Some((&stored, false));
-        let long = Some((&stored, true));
+        let held = |persistent, whole| {
+            let stored = &stored;
+            Some(Current {
+                stored,
+                persistent,
+                whole,
+            })
+        };
+        let short = held(false, false);
+        let long = held(true, false);
+        let whole = held(false, true);
+        let issue = |age| Notice::Issue(token.into(), age);
+        let record = Some(Box::new(stored.record.clone()));
+        let issue_whole = || {
+            Notice::Issue(
+                Ticket {
+                    token,
+                    record: record.clone(),
+                },
+                None,
+            )
+        };
         let table = [
             (Outcome::Unchanged, long, Notice::None),
             (Outcome::Touched, long, Notice::None),
             (Outcome::Updated, long, Notice::None),
             (Outcome::Extended, short, Notice::None),
-            (Outcome::Extended, long, Notice::Issue(token, minute)),
+            (Outcome::Extended, long, issue(minute)),
             // The client's token was replaced and is in its grace: it has, or gets, a newer one.
             (Outcome::Extended, None, Notice::None),
-            (Outcome::Retimed, short, Notice::Issue(token, None)),
-            (Outcome::Renewed, short, Notice::Issue(token, None)),
-            (Outcome::Renewed, long, Notice::Issue(token, minute)),
-            (Outcome::Created, short, Notice::Issue(token, None)),
+            (Outcome::Retimed, short, issue(None)),
+            (Outcome::Renewed, short, issue(None)),
+            (Outcome::Renewed, long, issue(minute)),
+            (Outcome::Created, short, issue(None)),
             (Outcome::Deleted, None, Notice::Remove),
             (Outcome::Gone, short, Notice::None),
             (Outcome::Superseded, short, Notice::None),
+            // Without a store whatever is written goes to the client.
+            (Outcome::Unchanged, whole, Notice::None),
+            (Outcome::Touched, whole, issue_whole()),
+            (Outcome::Updated, whole, issue_whole()),
+            (Outcome::Extended, whole, issue_whole()),
+            (Outcome::Created, whole, issue_whole()),
+            (Outcome::Deleted, whole, Notice::Remove),
         ];
         for (outcome, current, expected) in table {
             assert_eq!(

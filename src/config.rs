@@ -4,10 +4,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::carrier::Carrier;
 use crate::cookie::{Attributes, SameSite, Template};
 use crate::expiry::ExpiryPolicy;
+use crate::record::Record;
 use crate::store::contract::{OwnerLimit, WhenFull};
 use crate::token::{Namespace, TEXT_LEN};
+use crate::watch::WatchClient;
 
 /// What happens when a key that a handler read and then set was changed by a parallel request.
 ///
@@ -33,20 +36,30 @@ pub(crate) struct Settings {
     pub(crate) partitioned: bool,
     pub(crate) persistent: bool,
     pub(crate) insecure_http: bool,
+    pub(crate) bearer: bool,
+    /// Without a store: how much data a cookie of a name has room for.
+    pub(crate) room: Option<fn(&str) -> usize>,
     pub(crate) idle_timeout: Duration,
     pub(crate) absolute_timeout: Duration,
+    pub(crate) anonymous_timeout: Option<Duration>,
     pub(crate) renew_every: Option<Duration>,
     pub(crate) renewal_grace: Duration,
     pub(crate) touch_interval: Option<Duration>,
     pub(crate) store_timeout: Duration,
-    pub(crate) max_size: usize,
+    pub(crate) recheck_interval: Duration,
+    pub(crate) max_size: Option<usize>,
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
     pub(crate) max_sessions_per_owner: Option<(usize, WhenFull)>,
+    pub(crate) sign_in_page: Option<String>,
+    pub(crate) step_up_page: Option<String>,
+    pub(crate) watch_client: Option<WatchClient>,
 }
 
 /// The largest value of `max_size`: what every store can hold in a row.
 const MAX_SIZE_LIMIT: usize = 16 * 1024 * 1024;
+
+const DEFAULT_MAX_SIZE: usize = 64 * 1024;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -58,17 +71,24 @@ impl Default for Settings {
             partitioned: false,
             persistent: false,
             insecure_http: false,
+            bearer: false,
+            room: None,
             // NIST SP 800-63B, AAL2.
             idle_timeout: Duration::from_secs(60 * 60),
             absolute_timeout: Duration::from_secs(24 * 60 * 60),
+            anonymous_timeout: None,
             renew_every: None,
             renewal_grace: Duration::ZERO,
             touch_interval: None,
             store_timeout: Duration::from_secs(5),
-            max_size: 64 * 1024,
+            recheck_interval: Duration::from_secs(15),
+            max_size: None,
             on_conflict: OnConflict::LastWriteWins,
             eager: false,
             max_sessions_per_owner: None,
+            sign_in_page: None,
+            step_up_page: None,
+            watch_client: None,
         }
     }
 }
@@ -76,17 +96,23 @@ impl Default for Settings {
 /// The settings of a layer, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    pub(crate) cookie: Template,
+    pub(crate) carrier: Carrier,
     pub(crate) namespace: Namespace,
     pub(crate) persistent: bool,
     pub(crate) policy: ExpiryPolicy,
+    /// The policy of sessions without an owner.
+    pub(crate) anonymous_policy: ExpiryPolicy,
     pub(crate) renewal: Option<Renewal>,
     pub(crate) touch_interval: Option<Duration>,
     pub(crate) store_timeout: Duration,
+    pub(crate) recheck_interval: Duration,
     pub(crate) max_size: usize,
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
     pub(crate) owner_limit: Option<OwnerLimit>,
+    pub(crate) sign_in_page: Option<String>,
+    pub(crate) step_up_page: Option<String>,
+    pub(crate) watch_client: Option<WatchClient>,
 }
 
 /// Periodic renewal of the token.
@@ -97,6 +123,20 @@ pub(crate) struct Renewal {
 }
 
 impl Config {
+    /// The policy that a session lives by: its own, or else the layer's for such sessions.
+    pub(crate) fn policy_of(&self, record: &Record) -> ExpiryPolicy {
+        record.policy.unwrap_or(self.policy(record.owner.is_some()))
+    }
+
+    /// The layer's policy for sessions with or without an owner.
+    pub(crate) fn policy(&self, owned: bool) -> ExpiryPolicy {
+        if owned {
+            self.policy
+        } else {
+            self.anonymous_policy
+        }
+    }
+
     /// How far the end of a session must move before the store is told.
     pub(crate) fn touch_interval(&self, policy: ExpiryPolicy) -> Duration {
         self.touch_interval.unwrap_or(policy.idle / 10)
@@ -111,38 +151,85 @@ impl Config {
 
 impl Settings {
     pub(crate) fn check(self) -> Result<Config, ConfigError> {
-        let attributes = self.attributes();
-        check_cookie(&attributes, self.insecure_http)?;
+        let carrier = self.carrier()?;
         self.check_times()?;
-        if self.max_size == 0 || self.max_size > MAX_SIZE_LIMIT {
-            return Err(ConfigError::MaxSize {
-                size: self.max_size,
-            });
+        for page in [&self.sign_in_page, &self.step_up_page]
+            .into_iter()
+            .flatten()
+        {
+            if !is_page(page) {
+                return Err(ConfigError::Page { page: page.clone() });
+            }
         }
+        let max_size = self.max_size(&carrier)?;
         let owner_limit = self.max_sessions_per_owner.map(|(max, when_full)| {
             let max = NonZeroUsize::new(max).ok_or(ConfigError::NoSessions)?;
             Ok(OwnerLimit::new(max, when_full))
         });
         let owner_limit = owner_limit.transpose()?;
-        let cookie = Template::new(&attributes).ok_or(ConfigError::CookieName {
-            name: attributes.name.clone(),
-        })?;
         Ok(Config {
-            namespace: Namespace::new(&attributes.name),
-            cookie,
+            namespace: Namespace::new(carrier.name()),
+            carrier,
             persistent: self.persistent,
             policy: ExpiryPolicy::new(self.idle_timeout, self.absolute_timeout),
+            anonymous_policy: ExpiryPolicy::new(
+                self.idle_timeout,
+                self.anonymous_timeout.unwrap_or(self.absolute_timeout / 2),
+            ),
             renewal: self.renew_every.map(|every| Renewal {
                 every,
                 grace: self.renewal_grace,
             }),
             touch_interval: self.touch_interval,
             store_timeout: self.store_timeout,
-            max_size: self.max_size,
+            recheck_interval: self.recheck_interval,
+            max_size,
             on_conflict: self.on_conflict,
             eager: self.eager,
             owner_limit,
+            sign_in_page: self.sign_in_page,
+            step_up_page: self.step_up_page,
+            watch_client: self.watch_client,
         })
+    }
+
+    fn carrier(&self) -> Result<Carrier, ConfigError> {
+        if self.bearer {
+            return match self.cookie_setting() {
+                Some(setting) => Err(ConfigError::CookieSetting { setting }),
+                None => Ok(Carrier::Bearer),
+            };
+        }
+        let attributes = self.attributes();
+        check_cookie(&attributes, self.insecure_http)?;
+        let name = attributes.name.clone();
+        let cookie = Template::new(&attributes).ok_or(ConfigError::CookieName { name })?;
+        Ok(Carrier::Cookie(cookie))
+    }
+
+    /// A setting that has a meaning for cookies alone.
+    fn cookie_setting(&self) -> Option<&'static str> {
+        let settings = [
+            ("cookie_name", self.cookie_name.is_some()),
+            ("path", self.path != "/"),
+            ("domain", self.domain.is_some()),
+            ("same_site", self.same_site != SameSite::Lax),
+            ("partitioned", self.partitioned),
+            ("persistent", self.persistent),
+            ("insecure_http", self.insecure_http),
+        ];
+        let set = settings.into_iter().find(|(_, is_set)| *is_set);
+        set.map(|(setting, _)| setting)
+    }
+
+    fn max_size(&self, carrier: &Carrier) -> Result<usize, ConfigError> {
+        let room = self.room.map(|room| room(carrier.name()));
+        let size = self.max_size.unwrap_or(room.unwrap_or(DEFAULT_MAX_SIZE));
+        match room {
+            Some(room) if size > room => Err(ConfigError::CookieRoom { size, room }),
+            _ if size == 0 || size > MAX_SIZE_LIMIT => Err(ConfigError::MaxSize { size }),
+            _ => Ok(size),
+        }
     }
 
     fn attributes(&self) -> Attributes {
@@ -168,15 +255,20 @@ impl Settings {
         let named = [
             ("idle_timeout", Some(self.idle_timeout)),
             ("absolute_timeout", Some(self.absolute_timeout)),
+            ("anonymous_timeout", self.anonymous_timeout),
             ("renew_every", self.renew_every),
             ("touch_interval", self.touch_interval),
             ("store_timeout", Some(self.store_timeout)),
+            ("recheck_interval", Some(self.recheck_interval)),
         ];
         for (setting, duration) in named {
             // The crate counts in milliseconds.
             if duration.is_some_and(|duration| duration < Duration::from_millis(1)) {
                 return Err(ConfigError::ZeroDuration { setting });
             }
+        }
+        if self.anonymous_timeout > Some(self.absolute_timeout) {
+            return Err(ConfigError::AnonymousTimeout);
         }
         if self
             .touch_interval
@@ -279,7 +371,20 @@ fn is_attribute_byte(byte: u8) -> bool {
     (0x20..0x7f).contains(&byte) && byte != b';'
 }
 
+/// Whether a redirect can lead to it and `?next=` can be added.
+fn is_page(page: &str) -> bool {
+    // Browsers take `//` and `/\\` for the beginning of a host's name.
+    let path = |rest: &str| !rest.starts_with(['/', '\\']);
+    let address = page.strip_prefix('/').is_some_and(path) || page.starts_with("https://");
+    address
+        && page
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+/// Whether browsers take a host's name: they refuse a top level, such as `com`.
 fn is_domain(domain: &str) -> bool {
+    let is_top_level = !domain.contains('.') && !domain.eq_ignore_ascii_case("localhost");
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label
@@ -288,7 +393,7 @@ fn is_domain(domain: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    domain.split('.').all(label)
+    !is_top_level && domain.split('.').all(label)
 }
 
 /// A combination of settings that cannot work, found when the layer is built.
@@ -367,6 +472,14 @@ pub enum ConfigError {
         /// The setting.
         setting: &'static str,
     },
+    /// The address of a page to sign in at cannot be redirected to.
+    #[non_exhaustive]
+    Page {
+        /// The address given.
+        page: String,
+    },
+    /// Anonymous sessions would live longer than signed-in ones.
+    AnonymousTimeout,
     /// The touch interval is not shorter than the idle timeout.
     TouchInterval,
     /// A grace is set, but no periodic renewal.
@@ -380,6 +493,26 @@ pub enum ConfigError {
     MaxSize {
         /// The size given.
         size: usize,
+    },
+    /// The largest size of a session's data is more than its cookie has room for.
+    #[non_exhaustive]
+    CookieRoom {
+        /// The size given.
+        size: usize,
+        /// The most that fits.
+        room: usize,
+    },
+    /// A setting of cookies, though tokens travel without them.
+    #[non_exhaustive]
+    CookieSetting {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A key could be guessed.
+    #[non_exhaustive]
+    WeakKey {
+        /// What is wrong with it.
+        why: &'static str,
     },
 }
 
@@ -400,8 +533,8 @@ impl fmt::Display for ConfigError {
             ),
             Self::Domain { domain } => write!(
                 f,
-                "`domain({domain:?})` is not a host name: use one such as `example.com`, without \
-                 scheme, port or a dot in front"
+                "`domain({domain:?})` is not a host name that browsers take: use one such as \
+                 `example.com`, without scheme, port or a dot in front"
             ),
             Self::PrefixSpelling { name, prefix } => write!(
                 f,
@@ -425,6 +558,15 @@ impl fmt::Display for ConfigError {
             Self::ZeroDuration { setting } => {
                 write!(f, "`{setting}` is less than a millisecond: give it a longer duration")
             }
+            Self::Page { page } => write!(
+                f,
+                "{page:?} is no address of a page to sign in at: use a path such as `/login`, or one \
+                 that begins with `https://`, in ASCII and without `#`"
+            ),
+            Self::AnonymousTimeout => f.write_str(
+                "`anonymous_timeout` is longer than `absolute_timeout`: shorten the one or lengthen \
+                 the other",
+            ),
             Self::TouchInterval => f.write_str(
                 "`touch_interval` is not shorter than `idle_timeout`, so sessions in use would end: \
                  make it a fraction of it, or remove it for a tenth",
@@ -442,6 +584,19 @@ impl fmt::Display for ConfigError {
             Self::MaxSize { size } => write!(
                 f,
                 "`max_size({size})` is out of range: use 1 byte to 16 MiB (the default is 64 KiB)"
+            ),
+            Self::CookieRoom { size, room } => write!(
+                f,
+                "`max_size({size})` does not fit into a cookie, which has room for {room} bytes: use \
+                 that or less, or a store"
+            ),
+            Self::CookieSetting { setting } => write!(
+                f,
+                "`{setting}` is for cookies, and `bearer` uses none: remove one of them"
+            ),
+            Self::WeakKey { why } => write!(
+                f,
+                "a key {why}: make one with `openssl rand -base64 32`, and keep it out of the source"
             ),
         }
     }
@@ -464,7 +619,7 @@ mod tests {
     }
 
     fn name_of(change: impl FnOnce(&mut Settings)) -> String {
-        check(change).unwrap().cookie.name().to_owned()
+        check(change).unwrap().carrier.name().to_owned()
     }
 
     /// S-15, S-19: byte for byte.
@@ -573,6 +728,7 @@ mod tests {
             "a-",
             "a..b",
             "é.com",
+            "com",
         ] {
             let error = check(|s| s.domain = Some(domain.into()));
             assert!(
@@ -600,7 +756,8 @@ mod tests {
     #[test]
     fn durations_must_make_sense_together() {
         let second = Duration::from_secs(1);
-        let zero: [fn(&mut Settings); 5] = [
+        let zero: [fn(&mut Settings); 6] = [
+            |s| s.anonymous_timeout = Some(Duration::ZERO),
             |s| s.idle_timeout = Duration::ZERO,
             |s| s.absolute_timeout = Duration::from_micros(999),
             |s| s.renew_every = Some(Duration::ZERO),
@@ -613,6 +770,8 @@ mod tests {
                 Err(ConfigError::ZeroDuration { .. })
             ));
         }
+        let anonymous = check(|s| s.anonymous_timeout = Some(s.absolute_timeout + second));
+        assert_eq!(anonymous.unwrap_err(), ConfigError::AnonymousTimeout);
         let touch = check(|s| (s.idle_timeout, s.touch_interval) = (second, Some(second)));
         assert_eq!(touch.unwrap_err(), ConfigError::TouchInterval);
         let lonely = check(|s| s.renewal_grace = second);
@@ -635,13 +794,40 @@ mod tests {
     }
 
     #[test]
+    fn a_page_to_sign_in_at_is_one_that_can_be_redirected_to() {
+        for page in [
+            "",
+            "login",
+            "/a b",
+            "/a\r\nX: y",
+            "/é",
+            "/a#b",
+            "//evil.example",
+            "/\\evil.example",
+            "javascript:x",
+            "http://a/",
+        ] {
+            for change in [
+                (|s, page| s.sign_in_page = page) as fn(&mut Settings, Option<String>),
+                |s, page| s.step_up_page = page,
+            ] {
+                let error = check(|s| change(s, Some(page.into()))).unwrap_err();
+                assert_eq!(error, ConfigError::Page { page: page.into() });
+            }
+        }
+        for page in ["/login", "/login?a=1", "https://id.example.com/login"] {
+            assert!(check(|s| s.sign_in_page = Some(page.into())).is_ok());
+        }
+    }
+
+    #[test]
     fn the_size_limit_has_a_range() {
         for size in [0, MAX_SIZE_LIMIT + 1, usize::MAX] {
             assert_eq!(
-                check(|s| s.max_size = size).unwrap_err(),
+                check(|s| s.max_size = Some(size)).unwrap_err(),
                 ConfigError::MaxSize { size }
             );
         }
-        assert!(check(|s| s.max_size = MAX_SIZE_LIMIT).is_ok());
+        assert!(check(|s| s.max_size = Some(MAX_SIZE_LIMIT)).is_ok());
     }
 }

@@ -1,24 +1,34 @@
 //! What all requests of a layer share.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::pin::Pin;
+use std::sync::{Arc, Once};
+use std::task::{Context as TaskContext, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::endings::Endings;
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
+use crate::event::{Observer, SessionEvent};
 use crate::queue::Queue;
+use crate::seal::Seal;
 use crate::store::erased::ErasedStore;
 
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) store: Arc<dyn ErasedStore>,
     pub(crate) config: Config,
+    pub(crate) seal: Seal,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) queue: Queue,
+    pub(crate) endings: Endings,
+    pub(crate) observer: Observer,
+    /// Another layer of the same name was noticed.
+    pub(crate) doubled: Once,
 }
 
 impl Context {
@@ -26,16 +36,77 @@ impl Context {
         self.clock.now()
     }
 
+    /// Says once if the layer `outer` around this one writes the same cookie: what is stored under the
+    /// one is lost to the other.
+    pub(crate) fn check_outer(&self, outer: &Self) {
+        let name = self.config.carrier.name();
+        if name == outer.config.carrier.name() {
+            self.doubled.call_once(|| {
+                tracing::error!(
+                    target: "cloakroom",
+                    "two session layers on `{name}` are around this route, and the client keeps the \
+                     session of one of them: remove one"
+                );
+            });
+        }
+    }
+
+    /// Tells of an event. No lock may be held.
+    pub(crate) fn tell(&self, event: &SessionEvent) {
+        self.observer.tell(event);
+    }
+
+    /// Tells of a failure of the store, and hands the result on.
+    pub(crate) fn watched<T>(&self, done: Result<T>) -> Result<T> {
+        if let Err(error) = &done
+            && error.is_store()
+        {
+            let error = error.clone();
+            self.tell(&SessionEvent::StoreFailed { error });
+        }
+        done
+    }
+
     /// Runs work on the store, at most for the configured time (S-72).
-    pub(crate) async fn deadline<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = pin!(work);
+    pub(crate) fn deadline<T, F>(&self, work: F) -> Deadline<'_, F>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        Deadline {
+            work,
+            context: self,
+            timer: None,
+        }
+    }
+}
+
+pin_project! {
+    // By hand, since an `async fn` keeps what it is given twice: where it was given and where it is
+    // pinned. All that a handler awaits is part of its own future.
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) struct Deadline<'a, F> {
+        #[pin]
+        work: F,
+        context: &'a Context,
+        // In a box, since it takes more room than all the rest.
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<T, F: Future<Output = Result<T>>> Future for Deadline<'_, F> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<T>> {
+        let this = self.project();
+        if let Poll::Ready(done) = this.work.poll(cx) {
+            return Poll::Ready(this.context.watched(done));
+        }
         // A store in memory answers at once, and then no timer is set up.
-        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-            return done;
-        }
-        match tokio::time::timeout(self.config.store_timeout, work).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::timeout()),
-        }
+        let time = this.context.config.store_timeout;
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        let late = || this.context.watched(Err(Error::timeout()));
+        timer.as_mut().poll(cx).map(|()| late())
     }
 }

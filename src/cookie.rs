@@ -4,61 +4,77 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::token::{TEXT_LEN, Token};
-
 /// The most tokens of one request that are looked up (S-30).
 pub(crate) const MAX_CANDIDATES: usize = 4;
 
 /// Browsers keep no cookie longer than 400 days (RFC 6265bis section 5.5; S-23).
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-/// The distinct well-formed tokens that a request carries under the session cookie's name.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates {
-    tokens: [Option<Token>; MAX_CANDIDATES],
-    len: usize,
+/// The distinct values that a request carries as its session's token and that have a token's form.
+#[derive(Default)]
+pub(crate) struct Candidates<'a> {
+    values: [Option<&'a [u8]>; MAX_CANDIDATES],
     overflow: bool,
 }
 
-impl Candidates {
+impl<'a> Candidates<'a> {
+    pub(crate) fn of(value: Option<&'a [u8]>) -> Self {
+        let mut found = Self::default();
+        found.values[0] = value;
+        found
+    }
+
     /// Reads all `Cookie` header lines of a request.
     ///
     /// Names are matched byte for byte, without decoding and with only space and tab trimmed, so
     /// that no other cookie can pass for the session's (S-27 to S-29). Bytes that are no text in
     /// other cookies do not matter (S-32). One pass, no allocation, whatever comes (S-33, S-34).
-    pub(crate) fn read<'a>(lines: impl Iterator<Item = &'a [u8]>, name: &str) -> Self {
+    pub(crate) fn read(
+        lines: impl Iterator<Item = &'a [u8]>,
+        name: &str,
+        fits: impl Fn(&[u8]) -> bool,
+    ) -> Self {
         let mut found = Self::default();
-        let pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
+        let pairs = lines.flat_map(pairs);
         for pair in pairs {
-            if let Some(token) = value(trim(pair), name.as_bytes()).and_then(Token::parse) {
-                found.add(token);
+            if let Some(value) = value(trim(pair), name.as_bytes()).filter(|value| fits(value)) {
+                found.add(value);
             }
         }
         found
     }
 
-    fn add(&mut self, token: Token) {
-        if self.iter().any(|known| *known == token) {
+    fn add(&mut self, value: &'a [u8]) {
+        if self.iter().any(|known| known == value) {
             return;
         }
-        match self.tokens.get_mut(self.len) {
-            Some(free) => {
-                *free = Some(token);
-                self.len += 1;
-            }
+        match self.values.iter_mut().find(|place| place.is_none()) {
+            Some(free) => *free = Some(value),
             None => self.overflow = true,
         }
     }
 
-    /// The tokens, in the order sent.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Token> {
-        self.tokens.iter().flatten()
+    /// The values, in the order sent.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.values.into_iter().flatten()
+    }
+
+    /// The value at a place, counted from none.
+    pub(crate) fn get(&self, at: usize) -> Option<&'a [u8]> {
+        *self.values.get(at)?
     }
 
     /// Whether there were more than [`MAX_CANDIDATES`].
     pub(crate) fn overflow(&self) -> bool {
         self.overflow
     }
+}
+
+/// The parts of a `Cookie` header line.
+fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    let ends = memchr::memchr_iter(b';', line).chain([line.len()]);
+    ends.map(move |end| &line[std::mem::replace(&mut start, end + 1)..end])
 }
 
 fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -148,19 +164,25 @@ impl Template {
         &self.name
     }
 
-    /// A cookie with this token; a browser-session cookie unless it has an age.
-    pub(crate) fn issue(&self, token: &Token, max_age: Option<Duration>) -> HeaderValue {
+    /// A cookie with the value that `write` appends, of about `len` bytes; a browser-session cookie
+    /// unless it has an age.
+    pub(crate) fn issue(
+        &self,
+        len: usize,
+        write: impl FnOnce(&mut String),
+        max_age: Option<Duration>,
+    ) -> HeaderValue {
         let max_age = max_age.map(|age| format!("; Max-Age={}", age.min(MAX_AGE).as_secs()));
         let max_age = max_age.as_deref().unwrap_or_default();
         // As long as needed and no longer, so that the header takes the buffer over.
-        let len = self.name.len() + 1 + TEXT_LEN + self.attributes.len() + max_age.len();
+        let len = self.name.len() + 1 + len + self.attributes.len() + max_age.len();
         let mut text = String::with_capacity(len);
         text.push_str(&self.name);
         text.push('=');
-        token.write(&mut text);
+        write(&mut text);
         text.push_str(&self.attributes);
         text.push_str(max_age);
-        sensitive(text).expect("`new` tried the same parts, and a token is text")
+        sensitive(text).expect("`new` tried the same parts, and a token is base64url")
     }
 
     /// A cookie that makes the browser drop the session's: same name, domain and path (S-25).
@@ -178,7 +200,8 @@ impl Template {
     }
 }
 
-fn sensitive(text: String) -> Option<HeaderValue> {
+/// A header's value that is shown to nobody (S-13).
+pub(crate) fn sensitive(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -189,6 +212,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::entropy::Entropy;
+    use crate::token::Token;
 
     fn token() -> Token {
         Token::generate(&Entropy::System, Timestamp::from_millis(1)).unwrap()
@@ -201,8 +225,17 @@ mod tests {
     }
 
     fn read(lines: &[&[u8]]) -> Vec<Token> {
-        let found = Candidates::read(lines.iter().copied(), "__Host-id");
-        found.iter().copied().collect()
+        candidates(lines).iter().filter_map(Token::parse).collect()
+    }
+
+    fn candidates<'a>(lines: &[&'a [u8]]) -> Candidates<'a> {
+        let fits = |value: &[u8]| Token::parse(value).is_some();
+        Candidates::read(lines.iter().copied(), "__Host-id", fits)
+    }
+
+    fn issue(token: &Token, max_age: Option<Duration>) -> HeaderValue {
+        let template = Template::new(&attributes()).unwrap();
+        template.issue(48, |out| token.write(out), max_age)
     }
 
     /// S-27, S-28, S-29, S-34: each line has `GOOD` and `EVIL` replaced by two tokens; whether the
@@ -266,10 +299,9 @@ mod tests {
             .map(|t| format!("__Host-id={0}; x=1; __Host-id={0}", text(t)))
             .collect();
         let lines: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
-        let four = Candidates::read(lines[..4].iter().copied(), "__Host-id");
-        assert_eq!(four.iter().copied().collect::<Vec<_>>(), tokens[..4]);
-        assert!(!four.overflow());
-        assert!(Candidates::read(lines.iter().copied(), "__Host-id").overflow());
+        assert_eq!(read(&lines[..4]), tokens[..4]);
+        assert!(!candidates(&lines[..4]).overflow());
+        assert!(candidates(&lines).overflow());
     }
 
     fn attributes() -> Attributes {
@@ -288,7 +320,7 @@ mod tests {
     fn the_default_cookie_has_exactly_the_safe_attributes() {
         let token = token();
         let template = Template::new(&attributes()).unwrap();
-        let issued = template.issue(&token, None);
+        let issued = issue(&token, None);
         assert!(issued.is_sensitive() && template.remove().is_sensitive());
         let issued = issued.to_str().unwrap();
         let mut parts: Vec<&str> = issued.split("; ").collect();
@@ -332,8 +364,7 @@ mod tests {
     /// S-23.
     #[test]
     fn the_age_is_capped_at_400_days() {
-        let template = Template::new(&attributes()).unwrap();
-        let issued = template.issue(&token(), Some(Duration::MAX));
+        let issued = issue(&token(), Some(Duration::MAX));
         assert!(issued.to_str().unwrap().ends_with("; Max-Age=34560000"));
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,8 +13,18 @@ use serde_json::value::RawValue;
 
 use crate::error::InvalidJson;
 
+mod scan;
+
 /// A key as the application names it.
 pub(crate) type Key = Cow<'static, str>;
+
+/// Keys that begin so are the crate's own: applications neither see nor set them.
+const RESERVED: &str = "cloakroom.";
+
+/// Whether a key is the crate's own.
+pub(crate) fn is_reserved(key: &str) -> bool {
+    key.starts_with(RESERVED)
+}
 
 /// A value as JSON text.
 pub(crate) type Json = Arc<[u8]>;
@@ -45,6 +56,8 @@ pub(crate) struct Data {
     entries: Vec<Entry>,
     /// The length of the encoded object.
     size: usize,
+    /// The source is the encoded object.
+    encoded: bool,
 }
 
 /// The encoded object without members.
@@ -73,6 +86,15 @@ impl Text {
         match self {
             Self::Loaded(range) => &source[range.clone()],
             Self::Own(key) => key.as_bytes(),
+        }
+    }
+
+    /// Appends the key as a JSON string.
+    fn write(&self, out: &mut Vec<u8>, source: &[u8]) {
+        match self {
+            // A loaded key has no escapes, so it stands there as it would be written.
+            Self::Loaded(range) => out.extend_from_slice(&source[range.start - 1..=range.end]),
+            Self::Own(key) => write_quoted(out, key.as_bytes()),
         }
     }
 }
@@ -113,6 +135,7 @@ impl Data {
             source: Arc::default(),
             entries: Vec::new(),
             size: EMPTY.len(),
+            encoded: false,
         }
     }
 
@@ -125,13 +148,12 @@ impl Data {
     }
 
     fn index(source: Arc<[u8]>) -> serde_json::Result<Self> {
-        let mut json = serde_json::Deserializer::from_slice(&source);
-        let mut entries = json.deserialize_map(Index(&source))?;
-        json.end()?;
+        let (mut entries, size, mut encoded) = entries(&source)?;
         // What we wrote is sorted already; another writer's object need not be.
         let by_key = |a: &Entry, b: &Entry| a.key.get(&source).cmp(b.key.get(&source));
         if !entries.is_sorted_by(|a, b| by_key(a, b).is_lt()) {
             entries.sort_by(by_key);
+            encoded = false;
             if entries
                 .windows(2)
                 .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
@@ -139,12 +161,11 @@ impl Data {
                 return Err(serde::de::Error::custom("the object names a key twice"));
             }
         }
-        let members: usize = entries.iter().map(|entry| entry.len(&source)).sum();
-        let size = EMPTY.len() + members + entries.len().saturating_sub(1);
         Ok(Self {
             source,
             entries,
             size,
+            encoded,
         })
     }
 
@@ -170,10 +191,16 @@ impl Data {
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
-        self.size = self.encoded_len_with(&key, json.len());
+        self.encoded = false;
         match self.position(&key) {
-            Ok(at) => self.entries[at].value = Value::Own(json),
+            Ok(at) => {
+                let old = mem::replace(&mut self.entries[at].value, Value::Own(json));
+                self.size += self.entries[at].value.get(&self.source).len();
+                self.size -= old.get(&self.source).len();
+            }
             Err(at) => {
+                self.size += quoted_len(key.as_bytes()) + 1 + json.len();
+                self.size += usize::from(self.len() > 0);
                 let key = Text::Own(key);
                 let value = Value::Own(json);
                 self.entries.insert(at, Entry { key, value });
@@ -186,18 +213,35 @@ impl Data {
         let Ok(at) = self.position(key) else {
             return false;
         };
+        self.encoded = false;
         let entry = self.entries.remove(at);
         self.size -= entry.len(&self.source) + usize::from(self.len() > 0);
         true
     }
 
     pub(crate) fn clear(&mut self) {
+        self.encoded = false;
         self.entries.clear();
         self.size = EMPTY.len();
     }
 
+    /// Removes all keys but one.
+    pub(crate) fn clear_but(&mut self, key: &str) {
+        let kept = self.position(key).ok().map(|at| self.entries.remove(at));
+        self.clear();
+        if let Some(entry) = kept {
+            self.size += entry.len(&self.source);
+            self.entries.push(entry);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The application's keys.
+    pub(crate) fn own_keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.keys().filter(|key| !is_reserved(key))
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
@@ -222,13 +266,16 @@ impl Data {
 
     /// The object as JSON text, keys in order: equal values have equal text.
     pub(crate) fn encode(&self) -> Json {
+        if self.encoded {
+            return Arc::clone(&self.source);
+        }
         let Ok(json) = written(|out| {
             out.push(b'{');
             for (i, entry) in self.entries.iter().enumerate() {
                 if i > 0 {
                     out.push(b',');
                 }
-                write_quoted(out, entry.key.get(&self.source));
+                entry.key.write(out, &self.source);
                 out.push(b':');
                 out.extend_from_slice(entry.value.get(&self.source));
             }
@@ -273,6 +320,28 @@ fn quoted_len(text: &[u8]) -> usize {
     2 + text.len() + text.iter().map(extra).sum::<usize>()
 }
 
+/// The members of an object, in the order they stand in, how many bytes it takes encoded, and whether
+/// it is written as it would be encoded in this order.
+fn entries(source: &[u8]) -> serde_json::Result<(Vec<Entry>, usize, bool)> {
+    // Most sessions have a few keys: one allocation.
+    let mut entries = Vec::with_capacity(8);
+    let scanned = scan::members(source, |scan::Member { key, value }| {
+        entries.push(Entry {
+            key: Text::Loaded(key),
+            value: Value::Loaded(value),
+        });
+    });
+    if scanned.is_some() {
+        return Ok((entries, source.len(), true));
+    }
+    let mut json = serde_json::Deserializer::from_slice(source);
+    let entries = json.deserialize_map(Index(source))?;
+    json.end()?;
+    let members: usize = entries.iter().map(|entry| entry.len(source)).sum();
+    let size = EMPTY.len() + members + entries.len().saturating_sub(1);
+    Ok((entries, size, false))
+}
+
 /// Collects the members of an object as ranges of the text they stand in.
 struct Index<'a>(&'a [u8]);
 
@@ -291,8 +360,7 @@ impl<'de> Visitor<'de> for Index<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Most sessions have a few keys: one allocation.
-        let mut entries = Vec::with_capacity(8);
+        let mut entries = Vec::new();
         while let Some(key) = map.next_key_seed(Name(&self))? {
             let value: &RawValue = map.next_value()?;
             entries.push(Entry {
@@ -356,6 +424,25 @@ mod tests {
         assert_eq!(data.get("b"), Some(br#"[1, {"c": 2}]"#.as_slice()));
         assert_eq!(data.get("c"), None);
         assert_eq!(data.keys().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_stands_as_it_would_be_encoded_is_not_written_anew() {
+        let shared = |text: &str, change: fn(&mut Data)| {
+            let source = json(text);
+            let mut data = Data::parse(Arc::clone(&source)).unwrap();
+            change(&mut data);
+            Arc::ptr_eq(&data.encode(), &source)
+        };
+        let text = r#"{"a":1,"b":2}"#;
+        assert!(shared(text, |_| ()));
+        assert!(shared(text, |data| assert!(!data.remove("c"))));
+        assert!(!shared(text, |data| assert!(data.remove("a"))));
+        assert!(!shared(text, |data| data.set("b".into(), json("3"))));
+        assert!(!shared(text, Data::clear));
+        assert!(!shared(r#"{"b":2,"a":1}"#, |_| ()));
+        assert!(!shared(r#"{"a": 1,"b":2}"#, |_| ()));
+        assert!(!shared(r#"{"\u000A":1}"#, |_| ()));
     }
 
     #[test]

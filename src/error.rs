@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -52,6 +53,9 @@ enum Kind {
     Gone,
     Superseded,
     Full,
+    Csrf,
+    SignIn,
+    StepUp(Duration),
     Invalid(&'static str),
 }
 
@@ -75,7 +79,7 @@ impl Error {
         Self::with(Kind::Random, source)
     }
 
-    pub(crate) fn encode(key: Cow<'static, str>, source: serde_json::Error) -> Self {
+    pub(crate) fn encode(key: Cow<'static, str>, source: NoJson) -> Self {
         Self::with(Kind::Encode(key), source)
     }
 
@@ -109,6 +113,18 @@ impl Error {
 
     pub(crate) fn full() -> Self {
         Self::new(Kind::Full)
+    }
+
+    pub(crate) fn csrf() -> Self {
+        Self::new(Kind::Csrf)
+    }
+
+    pub(crate) fn sign_in() -> Self {
+        Self::new(Kind::SignIn)
+    }
+
+    pub(crate) fn step_up(within: Duration) -> Self {
+        Self::new(Kind::StepUp(within))
     }
 
     pub(crate) fn invalid(what: &'static str) -> Self {
@@ -186,6 +202,44 @@ impl Error {
         self.0.kind == Kind::Full
     }
 
+    /// The request carries no CSRF token of its session.
+    #[must_use]
+    pub fn is_csrf(&self) -> bool {
+        self.0.kind == Kind::Csrf
+    }
+
+    /// Nobody is signed in, and the request needs somebody who is.
+    #[must_use]
+    pub fn is_sign_in_needed(&self) -> bool {
+        self.0.kind == Kind::SignIn
+    }
+
+    /// The owner signed in too long ago for this request, and must do so again.
+    #[must_use]
+    pub fn is_step_up_needed(&self) -> bool {
+        matches!(self.0.kind, Kind::StepUp(_))
+    }
+
+    /// The `WWW-Authenticate` that belongs to a 401; for a step-up that of RFC 9470 section 3.
+    ///
+    /// HTTP has no scheme for cookies, so this one is called `Session`; the layer says `Bearer` instead
+    /// where tokens travel in headers. Browsers ignore a scheme that they do not know, and show the page.
+    #[must_use]
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        match self.0.kind {
+            Kind::SignIn => Some(HeaderValue::from_static("Session")),
+            Kind::StepUp(within) => {
+                let challenge = format!(
+                    "Session error=\"insufficient_user_authentication\", \
+                     error_description=\"A more recent sign-in is required\", max_age=\"{}\"",
+                    within.as_secs()
+                );
+                HeaderValue::try_from(challenge).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// An argument is out of its documented range.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -194,9 +248,10 @@ impl Error {
 
     /// The status that tells a client of this error.
     ///
-    /// 503 for a store or an operating system that does not answer and for lost races, 409 for a
-    /// conflict, a session that has changed hands meanwhile or one too many, 413 for too much data, 500 for
-    /// values that do not encode or decode and for misuse.
+    /// 503 for a store or an operating system that does not answer and for lost races, 401 for somebody
+    /// who must sign in first, 403 for a missing CSRF token, 409 for a conflict, a session that has
+    /// changed hands meanwhile or one too many, 413 for too much data, 500 for values that do not encode
+    /// or decode and for misuse.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.0.kind {
@@ -204,6 +259,8 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Kind::Conflict(_) | Kind::Gone | Kind::Superseded | Kind::Full => StatusCode::CONFLICT,
+            Kind::Csrf => StatusCode::FORBIDDEN,
+            Kind::SignIn | Kind::StepUp(_) => StatusCode::UNAUTHORIZED,
             Kind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Encode(_) | Kind::Decode(_) | Kind::Committed | Kind::Invalid(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -218,17 +275,23 @@ impl From<StoreError> for Error {
     }
 }
 
+/// A key, which may come from a client, as text that begins no line of its own in a log (ASVS 16.4.1).
+fn shown(key: &str) -> impl fmt::Display {
+    key.escape_debug()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.kind {
             Kind::Store => f.write_str("the session store failed"),
             Kind::Timeout => f.write_str("the session store did not answer in time"),
             Kind::Random => f.write_str("the operating system gave no random bytes"),
-            Kind::Encode(key) => write!(f, "the value for `{key}` does not serialize"),
+            Kind::Encode(key) => write!(f, "the value for `{}` does not serialize", shown(key)),
             Kind::Decode(key) => {
                 write!(
                     f,
-                    "the session's value of `{key}` does not decode as the type asked for"
+                    "the session's value of `{}` does not decode as the type asked for",
+                    shown(key)
                 )
             }
             Kind::TooLarge { size, limit } => {
@@ -240,7 +303,8 @@ impl fmt::Display for Error {
             Kind::Conflict(key) => {
                 write!(
                     f,
-                    "`{key}` was changed by a parallel request after this one read it"
+                    "`{}` was changed by a parallel request after this one read it",
+                    shown(key)
                 )
             }
             Kind::Contended => f.write_str("parallel requests won every try to store the session"),
@@ -252,6 +316,13 @@ impl fmt::Display for Error {
                 f.write_str("the session's token was renewed by another request meanwhile")
             }
             Kind::Full => f.write_str("the owner has as many sessions as are allowed"),
+            Kind::Csrf => f.write_str("the request carries no CSRF token of its session"),
+            Kind::SignIn => f.write_str("nobody is signed in"),
+            Kind::StepUp(within) => write!(
+                f,
+                "the owner signed in more than {} seconds ago",
+                within.as_secs()
+            ),
             Kind::Invalid(what) => f.write_str(what),
         }
     }
@@ -379,6 +450,41 @@ impl fmt::Display for InvalidJson {
 }
 
 impl StdError for InvalidJson {}
+
+/// Why a value makes no JSON text, without what it says: the message of the value's own `Serialize` may
+/// quote it.
+#[derive(Debug)]
+pub(crate) struct NoJson {
+    /// What `serde_json` itself finds.
+    found: Option<&'static str>,
+    value: &'static str,
+}
+
+impl NoJson {
+    /// Of a value of type `T`.
+    pub(crate) fn new<T: ?Sized>(error: &serde_json::Error) -> Self {
+        const FOUND: [&str; 2] = [
+            "key must be a string",
+            "float key must be finite (got NaN or +/-inf)",
+        ];
+        let error = error.to_string();
+        Self {
+            found: FOUND.into_iter().find(|found| *found == error),
+            value: std::any::type_name::<T>(),
+        }
+    }
+}
+
+impl fmt::Display for NoJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            Some(found) => f.write_str(found),
+            None => write!(f, "`Serialize` of `{}` failed", self.value),
+        }
+    }
+}
+
+impl StdError for NoJson {}
 
 /// Writes an error and its causes on one line, for logs.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));

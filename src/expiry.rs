@@ -35,16 +35,33 @@ impl ExpiryPolicy {
 
     /// Whether a record with these times is live at `now`.
     ///
-    /// Besides the stored deadline the policy is applied anew, so that a shortened absolute timeout
-    /// counts at once. A start further in the future than the idle timeout cannot be true: the
-    /// clock that wrote it was wrong, and the session is refused rather than left to live until then
-    /// (S-49).
+    /// Besides the stored deadline the policy is applied anew, so that shortened timeouts count at
+    /// once, and so that a deadline which a wrong clock wrote does not. A start or a last use further
+    /// in the future than the idle timeout cannot be true: the session is refused rather than left
+    /// to live until then (S-49).
     #[must_use]
-    pub(crate) fn is_live(self, started: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
+    pub(crate) fn is_live(self, times: Times, now: Timestamp) -> bool {
+        let Times {
+            started,
+            seen,
+            expires,
+        } = times;
         now < expires
             && now < started.saturating_add(self.absolute)
-            && started.saturating_since(now) <= self.idle
+            && now < seen.saturating_add(self.idle)
+            && started.max(seen).saturating_since(now) <= self.idle
     }
+}
+
+/// The times of a record that decide whether it is live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// What the absolute timeout counts from.
+    pub(crate) started: Timestamp,
+    /// When it was last used.
+    pub(crate) seen: Timestamp,
+    /// The stored deadline.
+    pub(crate) expires: Timestamp,
 }
 
 #[cfg(test)]
@@ -70,22 +87,35 @@ mod tests {
         assert_eq!(idle_beyond.deadline(at(100), at(100)), at(101));
     }
 
-    #[test]
-    fn a_session_is_live_until_its_deadline_and_not_at_it() {
-        let just_before = Timestamp::from_millis(at(101).as_millis() - 1);
-        assert!(POLICY.is_live(at(100), at(101), just_before));
-        assert!(!POLICY.is_live(at(100), at(101), at(101)));
+    fn times(started: u64, seen: u64, expires: u64) -> Times {
+        Times {
+            started: at(started),
+            seen: at(seen),
+            expires: at(expires),
+        }
     }
 
     #[test]
-    fn a_shortened_absolute_timeout_counts_for_stored_sessions() {
-        assert!(!POLICY.is_live(at(100), at(200), at(124)));
+    fn a_session_is_live_until_its_deadline_and_not_at_it() {
+        let just_before = Timestamp::from_millis(at(101).as_millis() - 1);
+        assert!(POLICY.is_live(times(100, 100, 101), just_before));
+        assert!(!POLICY.is_live(times(100, 100, 101), at(101)));
+    }
+
+    #[test]
+    fn shortened_timeouts_count_for_stored_sessions() {
+        assert!(POLICY.is_live(times(100, 123, 200), at(123)));
+        assert!(!POLICY.is_live(times(100, 124, 200), at(124)));
+        assert!(!POLICY.is_live(times(100, 101, 200), at(102)));
     }
 
     /// S-49.
     #[test]
-    fn a_start_far_in_the_future_is_refused_and_a_small_step_back_is_not() {
-        assert!(POLICY.is_live(at(101), at(102), at(100)));
-        assert!(!POLICY.is_live(at(87_660), at(87_661), at(100)));
+    fn a_time_far_in_the_future_is_refused_and_a_small_step_back_is_not() {
+        let far = 87_660;
+        assert!(POLICY.is_live(times(101, 101, 102), at(100)));
+        assert!(!POLICY.is_live(times(far, far, far + 1), at(100)));
+        assert!(!POLICY.is_live(times(100, far, far + 1), at(100)));
+        assert!(!POLICY.is_live(times(100, 100, far), at(101)));
     }
 }

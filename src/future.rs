@@ -9,7 +9,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::commit::{self, Occasion};
+use crate::commit::Occasion;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::response::ErrorResponse;
@@ -105,7 +105,7 @@ where
                     }
                     Err(error) => {
                         let mut response = respond(this.on_error, error);
-                        this.request.seal(&mut response, Notice::None);
+                        this.request.seal(&mut response, &Notice::None);
                         return Poll::Ready(Ok(response));
                     }
                 },
@@ -125,7 +125,7 @@ where
                     response = replace(this.on_error, response);
                     match session.map_or(Finish::Done(Notice::None), |s| s.finish(occasion)) {
                         Finish::Done(notice) => {
-                            this.request.seal(&mut response, notice);
+                            this.request.seal(&mut response, &notice);
                             return Poll::Ready(Ok(response));
                         }
                         Finish::Commit(commit) => State::Committing {
@@ -138,10 +138,9 @@ where
                     let Committed { notice, error } = ready!(commit.as_mut().poll(cx));
                     let mut response = response.take().expect(POLLED_AGAIN);
                     if let Some(error) = error {
-                        commit::report(&error);
                         response = respond(this.on_error, error);
                     }
-                    this.request.seal(&mut response, notice);
+                    this.request.seal(&mut response, &notice);
                     return Poll::Ready(Ok(response));
                 }
             };
@@ -186,8 +185,14 @@ impl OpenRequest {
         self.lazy.close()
     }
 
-    fn seal<B>(&self, response: &mut Response<B>, notice: Notice) {
-        transport::write(response.headers_mut(), &self.context.config.cookie, &notice);
+    fn seal<B>(&self, response: &mut Response<B>, notice: &Notice) {
+        let Context { config, seal, .. } = &*self.context;
+        let error = response.extensions().get::<Error>();
+        if error.is_some_and(|error| error.challenge().is_some()) {
+            let has_page = config.sign_in_page.is_some() || config.step_up_page.is_some();
+            transport::challenge(response.headers_mut(), &config.carrier, has_page);
+        }
+        transport::write(response.headers_mut(), &config.carrier, seal, notice);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The layer and its builder.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tower_layer::Layer;
@@ -10,13 +10,21 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, OnConflict, Settings};
 use crate::context::Context;
 use crate::cookie::SameSite;
+use crate::endings::Endings;
 use crate::entropy::Entropy;
+use crate::event::{Observer, SessionEvent};
+#[cfg(any(feature = "signed", feature = "encrypted"))]
+use crate::keys::KeyRing;
 use crate::queue::Queue;
 use crate::response::DefaultErrorResponse;
+use crate::seal::Form;
 use crate::service::SessionService;
 use crate::sessions::Sessions;
+#[cfg(feature = "encrypted")]
+use crate::stateless::Stateless;
 use crate::store::contract::{SessionStore, WhenFull};
 use crate::store::erased::ErasedStore;
+use crate::watch::{ClientChange, OnClientChange, WatchClient};
 
 /// Gives every request a session: a [`tower_layer::Layer`] for any service of HTTP requests.
 ///
@@ -59,7 +67,8 @@ impl<S: SessionStore> SessionLayer<S> {
     ///
     /// * a cookie `__Host-id` that is `Secure`, `HttpOnly`, `SameSite=Lax`, and ends with the
     ///   browser's session;
-    /// * sessions that end after one hour without use, and 24 hours after sign-in or creation;
+    /// * sessions that end after one hour without use, and 24 hours after the sign-in, or 12 hours after
+    ///   their creation while nobody is signed in;
     /// * at most 64 KiB of data in a session, and 5 seconds for the store.
     // It does not panic: a test builds the defaults.
     #[allow(clippy::missing_panics_doc)]
@@ -82,17 +91,34 @@ impl<S: SessionStore> SessionLayer<S> {
     /// # Ok::<(), cloakroom::ConfigError>(())
     /// ```
     pub fn builder(store: S) -> SessionLayerBuilder<S> {
-        SessionLayerBuilder {
-            store,
-            settings: Settings::default(),
-            on_error: DefaultErrorResponse,
-            clock: Clock::default(),
-            entropy: Entropy::default(),
-        }
+        SessionLayerBuilder::new(store)
     }
 }
 
-impl<S, E> SessionLayer<S, E> {
+#[cfg(feature = "encrypted")]
+impl SessionLayer<Stateless> {
+    /// A builder for sessions that live in their clients' cookies, without a store. It has the
+    /// settings that make sense then.
+    ///
+    /// Read in [`Stateless`] what such sessions cannot do: above all, they cannot be revoked.
+    ///
+    /// ```
+    /// use cloakroom::{KeyRing, SessionLayer};
+    ///
+    /// # fn read_key() -> Vec<u8> { let mut key = vec![0; 32]; getrandom::fill(&mut key).unwrap(); key }
+    /// let keys = KeyRing::new(read_key())?;
+    /// let layer = SessionLayer::stateless(keys).build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn stateless(keys: KeyRing) -> SessionLayerBuilder<Stateless> {
+        let mut builder = SessionLayerBuilder::new(Stateless);
+        builder.form = Form::Whole(keys);
+        builder.settings.room = Some(crate::seal::room);
+        builder
+    }
+}
+
+impl<S: SessionStore, E> SessionLayer<S, E> {
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
@@ -103,7 +129,9 @@ impl<S, E> SessionLayer<S, E> {
     pub fn sessions(&self) -> Sessions {
         Sessions::new(&self.context)
     }
+}
 
+impl<S, E> SessionLayer<S, E> {
     #[cfg(all(feature = "test-util", feature = "memory"))]
     pub(crate) fn empty_session(&self) -> crate::session::Session {
         crate::session::Session::empty(&self.context)
@@ -143,9 +171,25 @@ impl<S, E: Clone, I> Layer<I> for SessionLayer<S, E> {
 pub struct SessionLayerBuilder<S, E = DefaultErrorResponse> {
     store: S,
     settings: Settings,
+    form: Form,
     on_error: E,
     clock: Clock,
     entropy: Entropy,
+    observer: Observer,
+}
+
+impl<S> SessionLayerBuilder<S> {
+    fn new(store: S) -> Self {
+        Self {
+            store,
+            settings: Settings::default(),
+            form: Form::default(),
+            on_error: DefaultErrorResponse,
+            clock: Clock::default(),
+            entropy: Entropy::default(),
+            observer: Observer::default(),
+        }
+    }
 }
 
 impl<S, E> fmt::Debug for SessionLayerBuilder<S, E> {
@@ -160,8 +204,11 @@ impl<S, E> SessionLayerBuilder<S, E> {
     /// The cookie's name. Default: `__Host-id`; with a [`domain`](Self::domain) or a
     /// [`path`](Self::path) `__Secure-id`; with [`insecure_http`](Self::insecure_http) `id`.
     ///
-    /// The name is also what keeps apart the sessions of several layers on one store: a token holds
-    /// under its own cookie's name only.
+    /// The name is also what keeps apart the tokens of several layers on one store: each holds under
+    /// its own cookie's name only. It does not keep owners apart: [`Sessions`] sees the
+    /// sessions of all these layers, and so does [`max_sessions_per_owner`](Self::max_sessions_per_owner).
+    /// Give owners of different kinds a prefix, such as `admin:1`, or each kind a store with a table or
+    /// prefix of its own.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.settings.cookie_name = Some(name.into());
         self
@@ -213,26 +260,20 @@ impl<S, E> SessionLayerBuilder<S, E> {
         self
     }
 
-    /// How long a session lives at most, from its creation or its last sign-in. Default: 24 hours
-    /// (NIST SP 800-63B, AAL2).
+    /// How long a session lives at most, from its last sign-in. Default: 24 hours (NIST SP 800-63B,
+    /// AAL2). For sessions without an owner see [`anonymous_timeout`](Self::anonymous_timeout).
     pub fn absolute_timeout(mut self, time: Duration) -> Self {
         self.settings.absolute_timeout = time;
         self
     }
 
-    /// Gives the client a new token when its token is this old. Default: never.
+    /// How long a session without an owner lives at most, from its creation. Default: half the
+    /// [absolute timeout](Self::absolute_timeout).
     ///
-    /// Set a [`renewal_grace`](Self::renewal_grace) with it, or requests that are in flight at that
-    /// moment find no session.
-    pub fn renew_every(mut self, time: Duration) -> Self {
-        self.settings.renew_every = Some(time);
-        self
-    }
-
-    /// How long a token that was replaced by [`renew_every`](Self::renew_every) is still accepted.
-    /// Default: not at all. A token replaced by `renew` or `sign_in` never is.
-    pub fn renewal_grace(mut self, time: Duration) -> Self {
-        self.settings.renewal_grace = time;
+    /// Anybody can make anonymous sessions, so they are kept for no longer than they are worth (ASVS
+    /// 2.4.1). [`Session::remember`](crate::Session::remember) goes first.
+    pub fn anonymous_timeout(mut self, time: Duration) -> Self {
+        self.settings.anonymous_timeout = Some(time);
         self
     }
 
@@ -246,31 +287,91 @@ impl<S, E> SessionLayerBuilder<S, E> {
         self
     }
 
-    /// How long loading a session may take, and how long storing it, retries included. Default: 5
-    /// seconds.
-    pub fn store_timeout(mut self, time: Duration) -> Self {
-        self.settings.store_timeout = time;
-        self
-    }
-
     /// How many bytes a session's data may take as JSON: 1 to 16 MiB. Default: 64 KiB.
     pub fn max_size(mut self, bytes: usize) -> Self {
-        self.settings.max_size = bytes;
+        self.settings.max_size = Some(bytes);
         self
     }
 
-    /// What happens when a key was read, then set, and a parallel request changed it in between.
-    /// Default: [`OnConflict::LastWriteWins`].
-    pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
-        self.settings.on_conflict = on_conflict;
+    /// Shows every [`SessionEvent`] to `observe`: to count them, to raise an alarm, to keep an audit
+    /// trail. Default: they go to the log alone; there they go in any case. Set again, the last one
+    /// counts.
+    ///
+    /// It runs on the request's task, in the middle of its work: what takes time belongs into a
+    /// channel. If it panics, that is logged, and the request goes on.
+    ///
+    /// ```
+    /// use cloakroom::{MemoryStore, SessionLayer};
+    /// use std::collections::HashMap;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let counts = Arc::new(Mutex::new(HashMap::<&str, u64>::new()));
+    /// let counter = Arc::clone(&counts);
+    /// let layer = SessionLayer::builder(MemoryStore::new())
+    ///     .on_event(move |event| {
+    ///         *counter.lock().unwrap().entry(event.name()).or_default() += 1;
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn on_event(mut self, observe: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        self.observer = Observer::new(observe);
         self
     }
 
-    /// How many live sessions an owner may have; one more sign-in then either ends those that signed
-    /// in earliest, or is answered with an error ([`Error::is_full`](crate::Error::is_full), 409).
-    /// Default: any number. Exact, also for sign-ins at the same moment.
-    pub fn max_sessions_per_owner(mut self, max: usize, when_full: WhenFull) -> Self {
-        self.settings.max_sessions_per_owner = Some((max, when_full));
+    /// Where [`SignedIn`](crate::SignedIn) and [`RequireSignedIn`](crate::RequireSignedIn) send somebody
+    /// who is to sign in: a path, or an `https://` address. Default: nowhere, the response is a 401.
+    ///
+    /// Only those who look at a page are sent there (their `Accept` has `text/html`) with a 303; scripts
+    /// and API clients get the 401. A `GET` adds where to come back to, as this layer sees the path:
+    /// `/login?next=/account`. Check it with [`local_path`](crate::local_path) before you follow it.
+    pub fn sign_in_page(mut self, page: impl Into<String>) -> Self {
+        self.settings.sign_in_page = Some(page.into());
+        self
+    }
+
+    /// Where somebody is sent who is signed in, but not [recently enough](crate::FreshlySignedIn).
+    /// Default: to the [`sign_in_page`](Self::sign_in_page), which must then ask them again although
+    /// they are signed in.
+    pub fn step_up_page(mut self, page: impl Into<String>) -> Self {
+        self.settings.step_up_page = Some(page.into());
+        self
+    }
+
+    /// Notices when a session comes from another client than before: a sign that its cookie was stolen
+    /// (OWASP Cookie Theft Mitigation), though not a proof. Default: off.
+    ///
+    /// `name` says what to tell clients apart by, and runs for every request; a salted hash of it is
+    /// stored with the session. `decide` runs when it differs, besides a warning in the log. What
+    /// clients can choose at will, such as `X-Forwarded-For` where no proxy of yours overwrites it, tells
+    /// nobody apart; addresses change under mobile users, and browsers change their names with each
+    /// update, so [`Keep`](OnClientChange::Keep) and a notice to the owner is often the better answer.
+    ///
+    /// ```
+    /// use cloakroom::{ClientChange, MemoryStore, OnClientChange, SessionLayer};
+    /// use http::{header::USER_AGENT, request::Parts};
+    ///
+    /// fn browser(request: &Parts) -> String {
+    ///     let agent = request.headers.get(USER_AGENT);
+    ///     agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()).unwrap_or_default()
+    /// }
+    ///
+    /// fn decide(change: &ClientChange) -> OnClientChange {
+    ///     if change.owner.is_some() { OnClientChange::Refuse } else { OnClientChange::Keep }
+    /// }
+    ///
+    /// let layer = SessionLayer::builder(MemoryStore::new()).watch_client(browser, decide).build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn watch_client(
+        mut self,
+        name: impl Fn(&http::request::Parts) -> String + Send + Sync + 'static,
+        decide: impl Fn(&ClientChange) -> OnClientChange + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.watch_client = Some(WatchClient {
+            name: Arc::new(name),
+            decide: Arc::new(decide),
+        });
         self
     }
 
@@ -303,16 +404,20 @@ impl<S, E> SessionLayerBuilder<S, E> {
         let Self {
             store,
             settings,
+            form,
             clock,
             entropy,
+            observer,
             on_error: _,
         } = self;
         SessionLayerBuilder {
             store,
             settings,
+            form,
             on_error: respond,
             clock,
             entropy,
+            observer,
         }
     }
 
@@ -335,6 +440,128 @@ impl<S, E> SessionLayerBuilder<S, E> {
 }
 
 impl<S: SessionStore, E> SessionLayerBuilder<S, E> {
+    /// How late [`Session::ended`](crate::Session::ended) may learn of an end that came about
+    /// elsewhere: the store is asked this often, a little sooner at random. Default: 15 seconds.
+    pub fn recheck_interval(mut self, time: Duration) -> Self {
+        self.settings.recheck_interval = time;
+        self
+    }
+
+    /// Gives the client a new token when its token is this old. Default: never.
+    ///
+    /// Set a [`renewal_grace`](Self::renewal_grace) with it, or requests that are in flight at that
+    /// moment find no session.
+    pub fn renew_every(mut self, time: Duration) -> Self {
+        self.settings.renew_every = Some(time);
+        self
+    }
+
+    /// How long a token that was replaced by [`renew_every`](Self::renew_every) is still accepted.
+    /// Default: not at all. A token replaced by `renew` or `sign_in` never is.
+    pub fn renewal_grace(mut self, time: Duration) -> Self {
+        self.settings.renewal_grace = time;
+        self
+    }
+
+    /// How long loading a session may take, and how long storing it, retries included. Default: 5
+    /// seconds.
+    pub fn store_timeout(mut self, time: Duration) -> Self {
+        self.settings.store_timeout = time;
+        self
+    }
+
+    /// What happens when a key was read, then set, and a parallel request changed it in between.
+    /// Default: [`OnConflict::LastWriteWins`].
+    pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
+        self.settings.on_conflict = on_conflict;
+        self
+    }
+
+    /// How many live sessions an owner may have; one more sign-in then either ends those that signed
+    /// in earliest, or is answered with an error ([`Error::is_full`](crate::Error::is_full), 409).
+    /// Default: any number. Exact, also for sign-ins at the same moment.
+    pub fn max_sessions_per_owner(mut self, max: usize, when_full: WhenFull) -> Self {
+        self.settings.max_sessions_per_owner = Some((max, when_full));
+        self
+    }
+
+    /// Sends the token in headers instead of a cookie: for clients of an API, which keep it themselves.
+    ///
+    /// A client sends its token as `Authorization: Bearer …` (RFC 6750), and is given a new one in a
+    /// response header of its own, `Session-Token`, whenever a browser would be given a cookie: when
+    /// its session is stored first, on sign-in and renewal. An empty `Session-Token` says that the
+    /// session was destroyed. Responses say `Vary: Authorization`, and `Cache-Control: no-store` with
+    /// a token. What stands in a `Cookie` header is not looked at, as without this setting nobody
+    /// looks at `Authorization`.
+    ///
+    /// Browsers attach no such header by themselves, so cross-site requests carry no session; but a
+    /// script must keep the token, where one that was smuggled in can read it: for a site of your own
+    /// keep the cookie. For scripts of other origins, let the CORS layer expose `Session-Token`.
+    ///
+    /// The `WWW-Authenticate` of a 401 names the scheme `Bearer` (RFC 6750 section 3).
+    ///
+    /// Tokens hold under `bearer` or under a cookie's name, not both. Two layers with `bearer` accept
+    /// each other's tokens if they have one store in common.
+    ///
+    /// ```
+    /// use cloakroom::{ConfigError, MemoryStore, SessionLayer};
+    ///
+    /// let layer = SessionLayer::builder(MemoryStore::new()).bearer().build();
+    /// assert!(layer.is_ok());
+    ///
+    /// let both = SessionLayer::builder(MemoryStore::new()).bearer().cookie_name("sid").build();
+    /// assert!(matches!(both, Err(ConfigError::CookieSetting { .. })));
+    /// ```
+    pub fn bearer(mut self) -> Self {
+        self.settings.bearer = true;
+        self
+    }
+
+    /// Signs tokens, so that a forged one costs no call of the store. Default: not.
+    ///
+    /// This sheds load; it is not what makes sessions secure. A token holds 160 random bits, and
+    /// nobody guesses one that the store knows, signed or not. In exchange there is a key to keep:
+    /// see [`KeyRing`]. Tokens that were given out unsigned, or signed with no key of the ring, are
+    /// refused from then on: their sessions are lost to their clients.
+    ///
+    /// Of this and `encrypted` the later call counts.
+    ///
+    /// ```
+    /// use cloakroom::{KeyRing, MemoryStore, SessionLayer};
+    ///
+    /// # fn read_key() -> Vec<u8> { let mut key = vec![0; 32]; getrandom::fill(&mut key).unwrap(); key }
+    /// let layer = SessionLayer::builder(MemoryStore::new())
+    ///     .signed(KeyRing::new(read_key())?)
+    ///     .build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    #[cfg(feature = "signed")]
+    pub fn signed(mut self, keys: KeyRing) -> Self {
+        self.form = Form::Signed(keys);
+        self
+    }
+
+    /// Encrypts tokens (AES-256-GCM), so that a forged one costs no call of the store, and clients do
+    /// not see their session's id, which tells when it began. Default: not.
+    ///
+    /// As for `signed`, this is not what makes sessions secure, and tokens that were given out in
+    /// another form are refused. Of the two the later call counts.
+    ///
+    /// ```
+    /// use cloakroom::{KeyRing, MemoryStore, SessionLayer};
+    ///
+    /// # fn read_key() -> Vec<u8> { let mut key = vec![0; 32]; getrandom::fill(&mut key).unwrap(); key }
+    /// let layer = SessionLayer::builder(MemoryStore::new())
+    ///     .encrypted(KeyRing::new(read_key())?)
+    ///     .build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    #[cfg(feature = "encrypted")]
+    pub fn encrypted(mut self, keys: KeyRing) -> Self {
+        self.form = Form::Encrypted(keys);
+        self
+    }
+
     /// Checks the settings and makes the layer.
     ///
     /// # Errors
@@ -342,24 +569,48 @@ impl<S: SessionStore, E> SessionLayerBuilder<S, E> {
     /// A [`ConfigError`] for settings that browsers or the layer would not honour together; its
     /// message says how to mend it.
     pub fn build(self) -> Result<SessionLayer<S, E>, ConfigError> {
-        let insecure = self.settings.insecure_http;
-        let config = self.settings.check()?;
-        if insecure {
-            tracing::warn!("insecure_http: session cookies are sent over plain http");
-        }
-        let store = Arc::new(self.store);
-        let erased: Arc<dyn ErasedStore> = store.clone();
-        let context = Context {
-            store: erased,
-            config,
-            clock: self.clock,
-            entropy: self.entropy,
-            queue: Queue::default(),
-        };
-        Ok(SessionLayer {
-            context: Arc::new(context),
-            store,
-            on_error: self.on_error,
-        })
+        finish(self)
     }
+}
+
+#[cfg(feature = "encrypted")]
+impl<E> SessionLayerBuilder<Stateless, E> {
+    /// Checks the settings and makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] for settings that browsers or the layer would not honour together, such as
+    /// a [`max_size`](Self::max_size) that a cookie has no room for.
+    pub fn build(self) -> Result<SessionLayer<Stateless, E>, ConfigError> {
+        finish(self)
+    }
+}
+
+fn finish<S, E>(builder: SessionLayerBuilder<S, E>) -> Result<SessionLayer<S, E>, ConfigError>
+where
+    S: ErasedStore + 'static,
+{
+    let insecure = builder.settings.insecure_http;
+    let config = builder.settings.check()?;
+    if insecure {
+        tracing::warn!("insecure_http: session cookies are sent over plain http");
+    }
+    let store = Arc::new(builder.store);
+    let erased: Arc<dyn ErasedStore> = store.clone();
+    let context = Context {
+        store: erased,
+        seal: builder.form.seal(config.carrier.name()),
+        config,
+        clock: builder.clock,
+        entropy: builder.entropy,
+        queue: Queue::default(),
+        endings: Endings::default(),
+        observer: builder.observer,
+        doubled: Once::new(),
+    };
+    Ok(SessionLayer {
+        context: Arc::new(context),
+        store,
+        on_error: builder.on_error,
+    })
 }

@@ -20,6 +20,9 @@
 //!     .layer(SessionLayer::new(MemoryStore::new()));
 //! ```
 //!
+//! The [`guide`] begins with a [quick start](guide::quick_start), and goes on to
+//! [what a session is](guide::basics), [stores](guide::stores) and [security](guide::security).
+//!
 //! # How it works
 //!
 //! [`SessionLayer`] puts a [`LazySession`] into the extensions of every request. The extractor
@@ -60,31 +63,69 @@
 //!
 //! A cookie always comes with `Cache-Control: no-store`.
 //!
+//! Other ways for a token to travel, all chosen when the layer is built:
+//! [`bearer`](SessionLayerBuilder::bearer) sends it in headers, for clients of an API; `signed` and
+//! `encrypted` shed forged ones before the store is asked; and `SessionLayer::stateless` keeps the
+//! whole session in the cookie, without a store and with what follows from that.
+//!
 //! [`Sessions`] lists and ends sessions from outside of their requests; a [`Cleaner`] removes expired
 //! ones from stores that do not do so by themselves.
 //!
+//! # Who is signed in
+//!
+//! [`SignedIn`] is who, [`FreshlySignedIn`] who proved it lately, and [`RequireSignedIn`] guards whole
+//! routes; others get a 401 or are sent to the
+//! [`sign_in_page`](SessionLayerBuilder::sign_in_page). [`NoTouch`] marks routes that do not count as use,
+//! [`ClearSiteData`] lets the browser forget at sign-out. A [`CsrfToken`] proves that a form is the
+//! application's own: [`Session::csrf_token`].
+//!
 //! # What it does not do
 //!
-//! It checks no passwords and no CSRF; for the latter put tower-http's `CsrfLayer` beside it, as
-//! `examples/shopping_cart` does. It keeps no session in the cookie itself.
+//! It checks no passwords, and not where a request comes from; for the latter put tower-http's
+//! `CsrfLayer` beside it, as `examples/shopping_cart` does.
 //!
 //! # Features
 //!
 //! | Feature | Default | Gives |
 //! |---|---|---|
 //! | `axum` | yes | extractors and rejections, on `axum-core` alone |
+//! | `encrypted` | no | encrypted tokens, and `Stateless` sessions in the cookie itself |
+//! | `encrypted-store` | no | `EncryptedStore`: data that the database cannot read |
 //! | `memory` | yes | [`MemoryStore`] |
+//! | `mysql` | no | `MysqlStore`: a MySQL or MariaDB server |
 //! | `postgres` | no | `PostgresStore`: a PostgreSQL server, on a few pipelined connections |
+//! | `postgres-tls` | no | the same, encrypted, with rustls |
 //! | `redis` | no | `RedisStore`: a Redis or Valkey server |
+//! | `redis-cluster` | no | the same on a cluster |
+//! | `redis-tls` | no | TLS to both, with rustls |
+//! | `signed` | no | signed tokens: a forged one costs no call of the store |
 //! | `sqlite` | no | `SqliteStore`: a file or memory, in this process; builds SQLite in |
 //! | `test-util` | no | the store conformance suite, a store that fails on demand, a clock to move |
 //!
 //! # Log
 //!
-//! Events go to `tracing` under the target `cloakroom`: a damaged record or a failed store at
-//! `error`, dropped changes of a renewed token and ambiguous cookies at `warn`, ended sessions at
-//! `info`, refused tokens at `debug`. Tokens, digests and values are in none of them.
+//! [Events](SessionEvent) go to `tracing` under the target `cloakroom`: a damaged record or a failed
+//! store at `error`, dropped changes of a renewed token, ambiguous cookies and lost connections at
+//! `warn`, sign-ins, ended sessions and connections that are back at `info`, refused tokens at `debug`.
+//! Tokens, digests, values and owners are in none of them. [`SessionLayerBuilder::on_event`] shows them
+//! to the application as well.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The documentation links to what only other features have; with all of them every link is checked.
+#![cfg_attr(
+    not(all(
+        feature = "axum",
+        feature = "encrypted",
+        feature = "encrypted-store",
+        feature = "memory",
+        feature = "mysql",
+        feature = "postgres",
+        feature = "redis",
+        feature = "signed",
+        feature = "sqlite",
+        feature = "test-util"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 // In the library alone; tests and examples may.
 #![cfg_attr(
     not(test),
@@ -93,6 +134,7 @@
 
 #[cfg(any(
     feature = "memory",
+    feature = "mysql",
     feature = "postgres",
     feature = "redis",
     feature = "sqlite"
@@ -100,54 +142,87 @@
 mod any;
 #[cfg(feature = "axum")]
 mod axum;
+mod base64url;
+mod carrier;
 mod changes;
 mod cleaner;
+mod clear_site_data;
 mod clock;
 mod commit;
 mod config;
 mod context;
 mod cookie;
+mod csrf;
 mod data;
+mod endings;
 mod entropy;
 mod error;
+mod event;
 mod expiry;
 mod future;
+mod guard;
+pub mod guide;
 mod id;
+#[cfg(any(feature = "signed", feature = "encrypted"))]
+mod keys;
 mod layer;
+mod no_touch;
 mod queue;
 mod record;
 mod response;
+mod seal;
 mod service;
 mod session;
 mod sessions;
+#[cfg(feature = "encrypted")]
+mod stateless;
 pub mod store;
 mod token;
 mod transport;
 mod typed;
+mod visit;
+mod watch;
 
 #[cfg(any(
     feature = "memory",
+    feature = "mysql",
     feature = "postgres",
     feature = "redis",
     feature = "sqlite"
 ))]
 pub use self::any::AnyStore;
 #[cfg(feature = "axum")]
-pub use self::axum::SessionRejection;
+pub use self::axum::{
+    CsrfForm, CsrfFormRejection, CsrfHeader, FreshlySignedIn, SessionRejection, SignInRejection,
+};
 pub use self::cleaner::{Cleaner, CleanerHandle};
+pub use self::clear_site_data::ClearSiteData;
 pub use self::config::{ConfigError, OnConflict};
 pub use self::cookie::SameSite;
+pub use self::csrf::CsrfToken;
 pub use self::error::{Error, Result};
+pub use self::event::SessionEvent;
 pub use self::future::ResponseFuture;
+pub use self::guard::{RequireSignedIn, RequireSignedInFuture, RequireSignedInService, SignedIn};
 pub use self::id::{InvalidSessionId, SessionId};
+#[cfg(any(feature = "signed", feature = "encrypted"))]
+pub use self::keys::KeyRing;
 pub use self::layer::{SessionLayer, SessionLayerBuilder};
+pub use self::no_touch::{NoTouch, NoTouchService};
 pub use self::response::{DefaultErrorResponse, ErrorResponse};
 pub use self::service::SessionService;
 pub use self::session::{LazySession, Session};
 pub use self::sessions::{SessionInfo, Sessions};
+#[cfg(feature = "encrypted")]
+pub use self::stateless::Stateless;
+pub use self::store::cached::CachedStore;
 pub use self::store::contract::WhenFull;
+#[cfg(feature = "encrypted-store")]
+pub use self::store::encrypted::{DataKeys, EncryptedStore};
 #[cfg(feature = "memory")]
 pub use self::store::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "mysql")]
+pub use self::store::mysql::{MysqlStore, MysqlStoreBuilder};
 #[cfg(feature = "postgres")]
 pub use self::store::postgres::{PostgresStore, PostgresStoreBuilder};
 #[cfg(feature = "redis")]
@@ -155,6 +230,8 @@ pub use self::store::redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite::{SqliteStore, SqliteStoreBuilder, Synchronous};
 pub use self::typed::{SessionValue, Typed};
+pub use self::visit::local_path;
+pub use self::watch::{ClientChange, OnClientChange};
 
 /// Means for testing an application or a store (feature `test-util`).
 #[cfg(feature = "test-util")]
@@ -185,9 +262,43 @@ pub mod test_util {
 pub mod fuzzing {
     /// How many tokens a `Cookie` header carries.
     pub fn cookie_header(lines: &[&[u8]], name: &str) -> usize {
-        crate::cookie::Candidates::read(lines.iter().copied(), name)
+        let fits = |value: &[u8]| crate::seal::Seal::Plain.fits(value);
+        crate::cookie::Candidates::read(lines.iter().copied(), name, fits)
             .iter()
             .count()
+    }
+
+    #[cfg(all(feature = "signed", feature = "encrypted"))]
+    fn sealing(form: u8) -> crate::seal::Seal {
+        use crate::seal::Form;
+        let keys = crate::keys::KeyRing::new("7Qm2ZJx0vN5cT8rLwYp4Hd6UaKe1GsBf");
+        let keys = keys.expect("a key like any other");
+        let form = match form % 3 {
+            0 => Form::Signed(keys),
+            1 => Form::Encrypted(keys),
+            _ => Form::Whole(keys),
+        };
+        form.seal("__Host-id")
+    }
+
+    /// A token's value in one of three forms; the last one needs a record that decodes.
+    #[cfg(all(feature = "signed", feature = "encrypted"))]
+    pub fn seal(form: u8, token: &[u8; 36], record: &[u8]) -> Option<String> {
+        let seal = sealing(form);
+        let mut ticket = crate::seal::Ticket::from(crate::token::Token::from_bytes(token));
+        if seal.is_whole() {
+            ticket.record = Some(Box::new(crate::record::Record::decode(record).ok()?));
+        }
+        let mut value = String::new();
+        seal.write(&ticket, &mut value);
+        Some(value)
+    }
+
+    /// The token in a value, if it opens.
+    #[cfg(all(feature = "signed", feature = "encrypted"))]
+    pub fn unseal(form: u8, value: &[u8]) -> Option<[u8; 36]> {
+        let ticket = sealing(form).open(value)?;
+        Some(ticket.token.to_bytes())
     }
 
     /// A session's data, encoded again if it decodes.

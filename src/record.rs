@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Timestamp, whole_millis};
 use crate::error::StoreError;
-use crate::expiry::ExpiryPolicy;
+use crate::expiry::{ExpiryPolicy, Times};
 use crate::token::Digest;
 
 /// Counts the writes of a record; what compare-and-swap compares.
@@ -112,12 +112,19 @@ pub struct Record {
 /// What [`Record::encode`] writes first. A form that older releases cannot read gets a new number.
 const FORMAT: u8 = 1;
 
+/// All that [`Record::encode`] writes besides the owner's text and the data.
+const HEAD_LEN: usize = 139;
+
 const HAS_PREVIOUS: u8 = 1;
 const HAS_OWNER: u8 = 1 << 1;
 const HAS_AUTHENTICATED: u8 = 1 << 2;
 const HAS_POLICY: u8 = 1 << 3;
 
 impl Record {
+    /// The most that [`encode`](Self::encode) writes besides the data.
+    #[cfg(feature = "encrypted")]
+    pub(crate) const MAX_HEAD: usize = HEAD_LEN + 255;
+
     /// The first record of a session that begins now: no owner, data `{}`.
     #[must_use]
     pub fn new(digest: Digest, created: Timestamp, expires: Timestamp) -> Self {
@@ -167,7 +174,7 @@ impl Record {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let owner = self.owner.as_deref().unwrap_or_default();
-        let mut out = Vec::with_capacity(139 + owner.len() + self.data.len());
+        let mut out = Vec::with_capacity(HEAD_LEN + owner.len() + self.data.len());
         let mut flags = 0;
         for (present, flag) in [
             (self.previous.is_some(), HAS_PREVIOUS),
@@ -293,21 +300,31 @@ impl Record {
         self.authenticated.unwrap_or(self.created)
     }
 
-    /// Whether the session lives at `now`, under its own policy or else the layer's.
-    pub(crate) fn is_live(&self, default: ExpiryPolicy, now: Timestamp) -> bool {
-        self.policy
-            .unwrap_or(default)
-            .is_live(self.started(), self.expires, now)
+    /// Whether the session lives at `now` under this policy.
+    pub(crate) fn is_live(&self, policy: ExpiryPolicy, now: Timestamp) -> bool {
+        let times = Times {
+            started: self.started(),
+            seen: self.seen,
+            expires: self.expires,
+        };
+        policy.is_live(times, now)
     }
 
     /// Whether a client with a token of this digest may use the record at `now`.
     pub(crate) fn accepts(&self, digest: Digest, now: Timestamp) -> bool {
+        // A clock that was set back starts no grace anew that was seen to end (S-49).
+        let now = now.max(self.seen);
         // Both are compared, so that the time taken does not tell which one matched.
         let current = self.digest == digest;
         let in_grace = self
             .previous
             .is_some_and(|old| (old.digest == digest) & (now < old.until));
         current | in_grace
+    }
+
+    /// Whether the record still knows the digest as that of a replaced token, in its grace or not.
+    pub(crate) fn had(&self, digest: Digest) -> bool {
+        self.previous.is_some_and(|old| old.digest == digest)
     }
 }
 

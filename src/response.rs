@@ -1,8 +1,13 @@
 //! The response in place of the handler's when a session fails.
 
 use http::Response;
+use http::header::WWW_AUTHENTICATE;
 
 use crate::error::Error;
+
+pub(crate) const MISSING_LAYER: &str = "no session layer is around this route: add \
+     `.layer(SessionLayer::new(store))` to the router, after its routes and after every layer that \
+     uses the session, since the last one added is the outermost";
 
 /// Makes the response to a request whose session failed.
 ///
@@ -40,6 +45,9 @@ impl<B: Default> ErrorResponse<B> for DefaultErrorResponse {
     fn respond(&self, error: &Error) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = error.status();
+        if let Some(challenge) = error.challenge() {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         response
     }
 

@@ -13,6 +13,7 @@ use crate::future::{OpenRequest, ResponseFuture};
 use crate::response::{DefaultErrorResponse, ErrorResponse};
 use crate::session::LazySession;
 use crate::transport::Carried;
+use crate::visit::Visit;
 
 /// Gives each request a session, and stores what the inner service changed in it.
 ///
@@ -71,10 +72,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let context = Arc::clone(&self.context);
-        let lazy = LazySession::new(Arc::clone(&context), Carried::new(request.headers()));
-        request.extensions_mut().insert(lazy.clone());
+        let (mut request, visit) = Visit::note(request, &context.config);
+        let carried = Carried::new(request.headers(), &context.config.carrier);
+        let lazy = LazySession::new(Arc::clone(&context), carried, visit);
+        let outer = request.extensions_mut().insert(lazy.clone());
+        if let Some(outer) = outer {
+            context.check_outer(outer.context());
+        }
         let eager = context.config.eager;
         let open = OpenRequest::new(context, lazy);
         let on_error = self.on_error.clone();

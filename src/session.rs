@@ -1,5 +1,8 @@
 //! What handlers touch. Knows the client's token, and nothing else of HTTP.
 
+mod client;
+mod csrf;
+mod ended;
 mod lazy;
 mod state;
 
@@ -21,19 +24,23 @@ use crate::clock::Timestamp;
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
+use crate::csrf::CSRF_KEY;
 use crate::data::{self, Data, Held, Json, Key};
-use crate::error::{Error, InvalidJson, Result};
+use crate::error::{Error, InvalidJson, NoJson, Result};
+use crate::event::SessionEvent;
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::transport::Notice;
 
 /// A client's session: values by key, and who the client is.
 ///
-/// Everything but [`save`](Self::save) and [`reopen`](Self::reopen) is synchronous. Changes are
+/// Everything but [`save`](Self::save), [`reopen`](Self::reopen) and [`ended`](Self::ended) is synchronous. Changes are
 /// recorded, and stored when the handler's response is ready; see [the guarantees](crate#guarantees).
 /// Clones are cheap, and all of them see the same data.
 ///
-/// Keys are text, values anything that serde can turn into JSON and back.
+/// Keys are text, values anything that serde can turn into JSON and back. Keys that begin with
+/// `cloakroom.` are the crate's own: nobody sees them, and to use one is an error
+/// ([`Error::is_invalid`]).
 ///
 /// ```
 /// # let session = cloakroom::test_util::session();
@@ -74,9 +81,19 @@ fn edit(mut state: MutexGuard<'_, State>, change: Change) {
     drop(overwritten);
 }
 
-fn encode(key: &Key, value: &impl Serialize) -> Result<Json> {
+fn check_key(key: &str) -> Result<()> {
+    if data::is_reserved(key) {
+        Err(Error::invalid(
+            "keys that begin with `cloakroom.` are the crate's own",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Json> {
     data::written(|out| serde_json::to_writer(out, value))
-        .map_err(|error| Error::encode(key.clone(), error))
+        .map_err(|error| Error::encode(key.clone(), NoJson::new::<T>(&error)))
 }
 
 fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
@@ -87,9 +104,16 @@ fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
 }
 
 impl Session {
-    fn new(context: &Arc<Context>, stored: Option<(Stored, Data)>, reopened: bool) -> Self {
-        let began = context.now();
-        let (stored, values) = stored.unzip();
+    fn new(
+        context: &Arc<Context>,
+        stored: Option<(Stored, Data)>,
+        began: Timestamp,
+        reopened: bool,
+    ) -> Self {
+        let (stored, data) = match stored {
+            Some((stored, data)) => (Some(stored), data),
+            None => (None, Data::new()),
+        };
         Self(Arc::new(Inner {
             context: Arc::clone(context),
             reopened,
@@ -104,7 +128,9 @@ impl Session {
                     began,
                     ..Draft::default()
                 },
-                data: values.unwrap_or_else(Data::new),
+                data,
+                signs_in: false,
+                client: None,
                 resets: 0,
                 ends: 0,
                 notice: Notice::None,
@@ -115,7 +141,7 @@ impl Session {
 
     #[cfg(all(feature = "test-util", feature = "memory"))]
     pub(crate) fn empty(context: &Arc<Context>) -> Self {
-        Self::new(context, None, false)
+        Self::new(context, None, context.now(), false)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,18 +175,20 @@ impl Session {
     /// [`Error::is_decode`] if the value is not a `T`, for instance after a deployment that changed
     /// the type. Other keys are not affected.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        self.hold(key)
+        self.hold(key)?
             .map(|held| decode(key, held.json()))
             .transpose()
     }
 
-    fn hold(&self, key: &str) -> Option<Held> {
+    fn hold(&self, key: &str) -> Result<Option<Held>> {
+        check_key(key)?;
         let mut state = self.state();
         self.note_read(&mut state, key);
-        state.data.hold(key)
+        Ok(state.data.hold(key))
     }
 
     fn hold_to_change(&self, key: &str) -> Result<Option<Held>> {
+        check_key(key)?;
         let mut state = self.state_for_values()?;
         self.note_read(&mut state, key);
         Ok(state.data.hold(key))
@@ -183,12 +211,16 @@ impl Session {
     /// [`Error::is_encode`] if the value does not serialize, [`Error::is_too_large`] if the data
     /// would exceed [`max_size`](crate::SessionLayerBuilder::max_size), [`Error::is_committed`] once
     /// the response is on its way. The session is then as it was.
+    #[doc(alias = "set")]
     pub fn insert(&self, key: impl Into<Cow<'static, str>>, value: impl Serialize) -> Result<()> {
         let key = key.into();
+        check_key(&key)?;
         let json = encode(&key, &value)?;
         let state = self.state_for_values()?;
         if state.data.get(&key) != Some(&*json) {
-            self.check_size(&state, &key, &json)?;
+            if let Err(error) = self.check_size(&state, &key, &json) {
+                return Err(self.too_large(state, error));
+            }
             edit(state, Change::Set(key, json));
         }
         Ok(())
@@ -202,6 +234,19 @@ impl Session {
         } else {
             Err(Error::too_large(size, config.max_size))
         }
+    }
+
+    fn too_large(&self, state: MutexGuard<'_, State>, error: Error) -> Error {
+        let session = state.draft.stored.as_ref().map(Stored::id);
+        // The observer is code of the application.
+        drop(state);
+        let told = error.clone();
+        let event = SessionEvent::TooLarge {
+            session,
+            error: told,
+        };
+        self.0.context.tell(&event);
+        error
     }
 
     /// Changes the value of a key and stores the result; an absent one starts as `T::default()`.
@@ -253,7 +298,9 @@ impl Session {
             if before == Some(&*json) {
                 return Ok(result);
             }
-            self.check_size(&state, &key, &json)?;
+            if let Err(error) = self.check_size(&state, &key, &json) {
+                return Err(self.too_large(state, error));
+            }
             if state.draft.changes.decides(&key) {
                 edit(state, Change::Set(key, json));
             } else {
@@ -287,6 +334,8 @@ impl Session {
     /// # Errors
     ///
     /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
+    #[doc(alias = "flash")]
+    #[doc(alias = "pop")]
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         for _ in 0..MAX_RUNS {
             let Some(held) = self.hold_to_change(key)? else {
@@ -308,6 +357,7 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way.
     pub fn remove(&self, key: &str) -> Result<bool> {
+        check_key(key)?;
         let state = self.state_for_values()?;
         let there = state.data.get(key).is_some();
         if there {
@@ -316,16 +366,22 @@ impl Session {
         Ok(there)
     }
 
-    /// Removes all keys. The session itself goes on, with its owner; to end it, use
-    /// [`destroy`](Self::destroy).
+    /// Removes all keys. The session itself goes on, with its owner and another
+    /// [CSRF token](Self::csrf_token); to end it, use [`destroy`](Self::destroy).
     ///
     /// # Errors
     ///
-    /// [`Error::is_committed`] once the response is on its way.
+    /// [`Error::is_committed`] once the response is on its way, [`Error::is_random`] if the operating
+    /// system gives no random bytes for that token.
     pub fn clear(&self) -> Result<()> {
-        let state = self.state_for_values()?;
+        let mut state = self.state_for_values()?;
         if state.data.len() > 0 {
-            edit(state, Change::Clear);
+            let csrf = self.csrf_after_clear(&state)?;
+            let overwritten = state.edit(Change::Clear);
+            // Nothing of the application is overwritten.
+            let _none = csrf.map(|json| state.edit(Change::Set(CSRF_KEY.into(), json)));
+            drop(state);
+            drop(overwritten);
         }
         Ok(())
     }
@@ -333,21 +389,20 @@ impl Session {
     /// Whether a key has a value.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        let mut state = self.state();
-        self.note_read(&mut state, key);
-        state.data.get(key).is_some()
+        matches!(self.hold(key), Ok(Some(_)))
     }
 
     /// The keys that have values, in order.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
-        self.state().data.keys().map(Cow::into_owned).collect()
+        let state = self.state();
+        state.data.own_keys().map(Cow::into_owned).collect()
     }
 
     /// How many keys have values.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state().data.len()
+        self.state().data.own_keys().count()
     }
 
     /// Whether no key has a value.
@@ -378,6 +433,12 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.stored(|stored| stored.record.expires.into())
+    }
+
+    /// Whether the client's token is the session's current one.
+    fn has_current_token(&self) -> bool {
+        let is_current = |stored: &Stored| stored.record.digest == stored.digest;
+        self.stored(is_current).unwrap_or_default()
     }
 
     fn stored<T>(&self, get: impl FnOnce(&Stored) -> T) -> Option<T> {
@@ -425,6 +486,45 @@ impl Session {
             .map(SystemTime::from)
     }
 
+    /// Whether the owner signed in at most this long ago: before what a session that was left open must
+    /// not do, such as changing the password (ASVS 7.5.1).
+    ///
+    /// `false` for an anonymous session. With axum see also
+    /// [`FreshlySignedIn`](crate::FreshlySignedIn), and
+    /// [`RequireSignedIn::within`](crate::RequireSignedIn::within) for whole routes.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let session = cloakroom::test_util::session();
+    /// assert!(!session.authenticated_within(Duration::MAX));
+    /// session.sign_in("ada")?;
+    /// assert!(session.authenticated_within(Duration::from_secs(300)));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    #[must_use]
+    pub fn authenticated_within(&self, time: Duration) -> bool {
+        let state = self.state();
+        if state.draft.actions.sign_in.is_some() {
+            return true;
+        }
+        let record = state.draft.stored.as_ref().map(|stored| &stored.record);
+        record.is_some_and(|record| {
+            // A clock that was set back makes no sign-in younger than it was (S-49).
+            let now = self.0.context.now().max(record.seen);
+            let at = record.authenticated;
+            at.is_some_and(|at| at <= now && now.saturating_since(at) <= time)
+        })
+    }
+
+    /// This request does not count as use of the session: it moves the session's end by nothing but a
+    /// [`sign_in`](Self::sign_in), [`remember`](Self::remember) or [`forget`](Self::forget).
+    ///
+    /// For what a page does by itself while nobody looks, such as polling (NIST SP 800-63B section
+    /// 5.2); [`NoTouch`](crate::NoTouch) marks whole routes.
+    pub fn no_touch(&self) {
+        self.state().draft.no_touch = true;
+    }
+
     /// Gives the client a new token; the old one is dead at once, also for requests in flight.
     ///
     /// Call it when what the session may do changes: a role, a password, the start or end of acting
@@ -435,6 +535,9 @@ impl Session {
     ///
     /// [`Error::is_committed`] once the response is on its way, and on a
     /// [reopened](Self::reopen) session.
+    #[doc(alias = "regenerate")]
+    #[doc(alias = "cycle_id")]
+    #[doc(alias = "rotate")]
     pub fn renew(&self) -> Result<()> {
         let mut state = self.state_for_cookie()?;
         state.draft.actions.renew = true;
@@ -456,7 +559,12 @@ impl Session {
     /// There is no other way to set an owner, so an attacker's token can never become a signed-in
     /// one (ASVS 7.2.4). Call it at re-authentication as well (7.5.3): it notes the time and starts
     /// the absolute timeout anew. Values stay, such as a guest's cart, unless they belong to
-    /// *another* owner: then they are dropped, and what [`remember`](Self::remember) set as well.
+    /// *another* owner: then they are dropped. What [`remember`](Self::remember) set for that owner, or
+    /// in an earlier request for a guest, is dropped with them or without: nobody is kept signed in who
+    /// did not ask for it. The [CSRF token](Self::csrf_token) is dropped in any case.
+    ///
+    /// *How* they proved it, with a password, a second factor or a passkey, is a value of yours: set it
+    /// right after this, each time, as `session.insert("method", "passkey")?`.
     ///
     /// ```
     /// # let session = cloakroom::test_util::session();
@@ -472,6 +580,9 @@ impl Session {
     ///
     /// [`Error::is_invalid`] for an owner out of that range,
     /// [`Error::is_committed`] as for [`renew`](Self::renew).
+    #[doc(alias = "login")]
+    #[doc(alias = "log in")]
+    #[doc(alias = "authenticate")]
     pub fn sign_in(&self, owner: impl Into<String>) -> Result<()> {
         let owner: Arc<str> = owner.into().into();
         if !(1..=255).contains(&owner.len()) || owner.contains('\0') {
@@ -484,11 +595,15 @@ impl Session {
         if state.owner.as_ref().is_some_and(|before| *before != owner) {
             dropped = state.reset();
             state.draft.actions.other_owner = true;
+            state.draft.actions.policy = None;
         }
+        // Also if this request does not see it: a parallel one may store it (S-40).
+        let csrf = state.edit(Change::Remove(CSRF_KEY.into()));
+        state.signs_in = true;
         state.owner = Some(Arc::clone(&owner));
         state.draft.actions.sign_in = Some(owner);
         drop(state);
-        drop(dropped);
+        drop((dropped, csrf));
         Ok(())
     }
 
@@ -501,6 +616,10 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::is_committed`] once the response is on its way.
+    #[doc(alias = "logout")]
+    #[doc(alias = "log out")]
+    #[doc(alias = "sign_out")]
+    #[doc(alias = "flush")]
     pub fn destroy(&self) -> Result<()> {
         let mut state = self.open_state()?;
         let dropped = state.reset();
@@ -525,10 +644,16 @@ impl Session {
     /// the last [`sign_in`](Self::sign_in), or else from the session's creation. Browsers keep no
     /// cookie longer than 400 days.
     ///
+    /// For somebody who signs in, call it in the request of the sign-in or later: what a guest asked for
+    /// in an earlier request ends with the sign-in.
+    ///
     /// # Errors
     ///
     /// [`Error::is_invalid`] for less than a millisecond, [`Error::is_committed`] as for
     /// [`renew`](Self::renew).
+    #[doc(alias = "remember me")]
+    #[doc(alias = "keep me signed in")]
+    #[doc(alias = "set_expiry")]
     pub fn remember(&self, time: Duration) -> Result<()> {
         if time < Duration::from_millis(1) {
             return Err(Error::invalid(
@@ -573,12 +698,14 @@ impl Session {
     /// reach the store, an [`update`](Self::update) then counts twice.
     pub async fn save(&self) -> Result<()> {
         let _writing = self.0.writing.lock().await;
-        let lease = {
+        let mut lease = {
             let mut state = self.open_state()?;
             let _none = state.prepare(Occasion::Save);
             Lease::take(self, &mut state)
         };
-        let outcome = lease.commit(Occasion::Save).await?;
+        let outcome = lease.commit(Occasion::Save).await;
+        drop(lease);
+        let outcome = outcome?;
         match outcome {
             Outcome::Gone => Err(Error::gone()),
             Outcome::Superseded => Err(Error::superseded()),
@@ -596,19 +723,23 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::is_gone`] if the session has never been stored, has ended, or was renewed by another
-    /// request; [`Error::is_store`] if the store fails or does not answer in time.
+    /// request; [`Error::is_store`] if the store fails or does not answer in time;
+    /// [`Error::is_invalid`] if there is no store.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
     pub async fn reopen(&self) -> Result<Self> {
         let context = &self.0.context;
+        if context.seal.is_whole() {
+            return Err(Error::invalid(
+                "a session without a store ends with the response: nobody could write it later",
+            ));
+        }
         let token = self.stored(|stored| stored.token).ok_or_else(Error::gone)?;
-        let found = context
-            .deadline(find(context, token))
-            .await?
-            .ok_or_else(Error::gone)?;
-        Ok(Self::new(context, Some(found), true))
+        let mut ticket = token.into();
+        let found = context.deadline(find(context, &mut ticket, true)).await?;
+        found.ok_or_else(Error::gone)
     }
 
     /// From now on the session can only be read. Changes that nobody will store are dropped, since
@@ -633,7 +764,7 @@ impl Session {
                     .draft
                     .situation(&self.0.context.config, occasion, self.0.context.now());
             if commit::plan(situation) == Plan::Nothing {
-                let notice = state.notice;
+                let notice = state.notice.clone();
                 drop(state);
                 self.close();
                 return Finish::Done(notice);
@@ -654,12 +785,12 @@ impl Session {
             Err(error) => {
                 self.close();
                 return Committed {
-                    notice: self.state().notice,
+                    notice: self.state().notice.clone(),
                     error: Some(error),
                 };
             }
         };
-        let (lease, dropped) = {
+        let (mut lease, dropped) = {
             let mut state = self.state();
             state.closed = true;
             let dropped = state.prepare(occasion);
@@ -667,9 +798,10 @@ impl Session {
         };
         drop(dropped);
         let error = lease.commit(occasion).await.err();
+        drop(lease);
         self.close();
         Committed {
-            notice: self.state().notice,
+            notice: self.state().notice.clone(),
             error,
         }
     }
@@ -694,7 +826,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("id", &state.draft.stored.as_ref().map(Stored::id))
             .field("owner", &state.owner)
-            .field("len", &state.data.len())
+            .field("len", &state.data.own_keys().count())
             .finish_non_exhaustive()
     }
 }

@@ -7,17 +7,46 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::data::Data;
+use crate::data::{self, Data};
 use crate::error::{Error, InvalidJson, Result, StoreError};
+use crate::event::{Observer, SessionEvent};
 use crate::id::SessionId;
 use crate::record::Record;
 use crate::session::Session;
 
 /// Lists and ends sessions: for "your devices" pages, for changed passwords, for administrators.
 ///
-/// Made by [`SessionLayer::sessions`](crate::SessionLayer::sessions); keep it in the application's
-/// state. Cloning is cheap. What it ends is ended for good: neither a request in flight nor a sign-in
-/// under way brings it back.
+/// With axum it is an extractor, and elsewhere [`SessionLayer::sessions`](crate::SessionLayer::sessions)
+/// makes it. Cloning is cheap. What it ends is ended for good: neither a request in flight nor a sign-in
+/// under way brings it back, but see [`revoke_everyone`](Self::revoke_everyone).
+///
+/// It sees all sessions of the store, whatever layer and cookie name they were begun under, and tells
+/// owners apart by their ids alone. Give owners of different kinds a prefix, such as `admin:1` and
+/// `customer:1`, or each kind a store with a table or prefix of its own.
+///
+/// ```
+/// use axum::{Router, routing::post};
+/// use cloakroom::{MemoryStore, Session, SessionLayer, Sessions};
+///
+/// /// The password was changed: this device stays signed in, the others do not.
+/// async fn password_changed(session: Session, sessions: Sessions) -> cloakroom::Result<String> {
+///     let others = sessions.revoke_others(&session).await?;
+///     Ok(format!("{others} other devices were signed out"))
+/// }
+///
+/// # use axum::{body::Body, http::Request};
+/// # use tower::ServiceExt;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let app: Router = Router::new()
+///     .route("/password", post(password_changed))
+///     .layer(SessionLayer::new(MemoryStore::new()));
+/// # let request = Request::post("/password").body(Body::empty()).unwrap();
+/// # assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+/// # }
+/// ```
+///
+/// Outside of a request:
 ///
 /// ```
 /// use cloakroom::{MemoryStore, SessionLayer};
@@ -52,18 +81,26 @@ impl Sessions {
     /// Dropping the future changes nothing.
     pub async fn list(&self, owner: &str) -> Result<Vec<SessionInfo>> {
         let now = self.0.now();
-        let policy = self.0.config.policy;
+        let config = &self.0.config;
         let list = async { Ok(self.0.store.list_by_owner(owner, now).await?) };
         let mut list = self.0.deadline(list).await?;
-        list.retain(|(_, record)| record.is_live(policy, now));
+        list.retain(|(_, record)| record.is_live(config.policy_of(record), now));
         list.sort_by_key(|(id, record)| (std::cmp::Reverse(record.seen), *id));
         Ok(list
             .into_iter()
-            .map(|(id, record)| SessionInfo { id, record })
+            .map(|(id, record)| SessionInfo {
+                id,
+                record,
+                observer: self.0.observer.clone(),
+            })
             .collect())
     }
 
     /// Ends a session; whether it was there.
+    ///
+    /// An id is no secret and proves nothing. One that a client sent, as from a "your devices" page,
+    /// must first be found in the [`list`](Self::list) of who is signed in, or anybody could end
+    /// anybody's session.
     ///
     /// # Errors
     ///
@@ -71,14 +108,35 @@ impl Sessions {
     /// ended is then unknown.
     pub async fn revoke(&self, id: SessionId) -> Result<bool> {
         let revoke = async { Ok(self.0.store.delete(id).await?) };
-        let revoked = self.0.deadline(revoke).await?;
-        tracing::info!(session = %id, revoked, "session revoked");
+        let revoked = self.0.deadline(revoke).await;
+        // Also after a failure, which may be that of the answer alone.
+        self.0.endings.look(id);
+        let revoked = revoked?;
+        if revoked {
+            self.0.tell(&SessionEvent::Revoked { session: id });
+        }
         Ok(revoked)
     }
 
     /// Ends all sessions of an owner, as when the account is disabled; how many it was.
     ///
-    /// A sign-in of that owner that is under way fails to take effect.
+    /// A sign-in of that owner whose request has begun fails to take effect
+    /// ([`SessionEvent::SignInRevoked`]), also one by the request that calls this. A request that signs
+    /// in itself, as after a password reset, does it the other way round:
+    ///
+    /// ```
+    /// use cloakroom::{Session, Sessions};
+    ///
+    /// async fn password_was_reset(session: Session, sessions: Sessions) -> cloakroom::Result<()> {
+    ///     session.sign_in("ada")?;
+    ///     sessions.revoke_others(&session).await?;
+    ///     Ok(())
+    /// }
+    /// # let layer = cloakroom::SessionLayer::new(cloakroom::MemoryStore::new());
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # password_was_reset(cloakroom::test_util::session(), layer.sessions()).await.unwrap();
+    /// # });
+    /// ```
     ///
     /// # Errors
     ///
@@ -110,12 +168,22 @@ impl Sessions {
     async fn revoke_but(&self, owner: &str, keep: Option<SessionId>) -> Result<usize> {
         let now = self.0.now();
         let revoke = async { Ok(self.0.store.delete_by_owner(owner, keep, now).await?) };
-        let revoked = self.0.deadline(revoke).await?;
-        tracing::info!(revoked, "sessions of an owner revoked");
-        Ok(revoked)
+        let revoked = self.0.deadline(revoke).await;
+        self.0.endings.look_for(owner);
+        let count = revoked?;
+        let owner = owner.into();
+        self.0.tell(&SessionEvent::OwnerRevoked {
+            owner,
+            kept: keep,
+            count,
+        });
+        Ok(count)
     }
 
     /// Ends all sessions of everybody; how many it was.
+    ///
+    /// A client that is just signing in and had no stored session before is not stopped, unlike with
+    /// [`revoke_all`](Self::revoke_all): where nobody may come in, close the sign-in first.
     ///
     /// A large store takes its time: this is not bound by
     /// [`store_timeout`](crate::SessionLayerBuilder::store_timeout).
@@ -124,9 +192,11 @@ impl Sessions {
     ///
     /// As [`revoke_all`](Self::revoke_all).
     pub async fn revoke_everyone(&self) -> Result<usize> {
-        let revoked = self.0.store.delete_all().await.map_err(Error::from)?;
-        tracing::info!(revoked, "all sessions revoked");
-        Ok(revoked)
+        let revoked = self.0.store.delete_all().await.map_err(Error::from);
+        self.0.endings.look_all();
+        let count = self.0.watched(revoked)?;
+        self.0.tell(&SessionEvent::AllRevoked { count });
+        Ok(count)
     }
 }
 
@@ -142,6 +212,7 @@ impl fmt::Debug for Sessions {
 pub struct SessionInfo {
     id: SessionId,
     record: Record,
+    observer: Observer,
 }
 
 impl SessionInfo {
@@ -183,7 +254,18 @@ impl SessionInfo {
     ///
     /// [`Error::is_decode`] if the value is not a `T`, [`Error::is_store`] if the data is damaged.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let data = Data::parse(Arc::clone(&self.record.data)).map_err(StoreError::corrupt)?;
+        if data::is_reserved(key) {
+            return Ok(None);
+        }
+        let data = Data::parse(Arc::clone(&self.record.data));
+        let data = data.map_err(|error| {
+            let error = Error::from(StoreError::corrupt(error));
+            self.observer.tell(&SessionEvent::Corrupt {
+                session: self.id,
+                error: error.clone(),
+            });
+            error
+        })?;
         let Some(json) = data.get(key) else {
             return Ok(None);
         };

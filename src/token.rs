@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::base64url;
 use crate::clock::Timestamp;
 use crate::entropy::Entropy;
 use crate::error::Result;
@@ -14,7 +13,7 @@ use crate::id::SessionId;
 
 const ID_LEN: usize = 16;
 const SECRET_LEN: usize = 20;
-const TOKEN_LEN: usize = ID_LEN + SECRET_LEN;
+pub(crate) const TOKEN_LEN: usize = ID_LEN + SECRET_LEN;
 
 /// The length of a token as text: 36 bytes are 48 base64url characters with no bits to spare, so
 /// that a token has one spelling.
@@ -60,21 +59,32 @@ impl Token {
             return None;
         }
         let mut bytes = [0; TOKEN_LEN];
-        let len = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        debug_assert_eq!(len, TOKEN_LEN);
-        let (id, secret) = bytes.split_at(ID_LEN);
-        Some(Self {
-            id: SessionId::from_bytes(id.try_into().ok()?),
-            secret: Secret(secret.try_into().ok()?),
-        })
+        if !base64url::decode(text, &mut bytes) {
+            return None;
+        }
+        Some(Self::from_bytes(&bytes))
     }
 
     /// Appends the token's text.
     pub(crate) fn write(&self, out: &mut String) {
+        base64url::encode(&self.to_bytes(), out);
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; TOKEN_LEN]) -> Self {
+        let (mut id, mut secret) = ([0; ID_LEN], [0; SECRET_LEN]);
+        id.copy_from_slice(&bytes[..ID_LEN]);
+        secret.copy_from_slice(&bytes[ID_LEN..]);
+        Self {
+            id: SessionId::from_bytes(id),
+            secret: Secret(secret),
+        }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; TOKEN_LEN] {
         let mut bytes = [0; TOKEN_LEN];
         bytes[..ID_LEN].copy_from_slice(self.id.as_bytes());
         bytes[ID_LEN..].copy_from_slice(&self.secret.0);
-        URL_SAFE_NO_PAD.encode_string(bytes, out);
+        bytes
     }
 
     pub(crate) const fn id(&self) -> SessionId {
@@ -90,6 +100,14 @@ impl Token {
         hash.update(self.id.as_bytes());
         hash.update(self.secret.0);
         Digest(hash.finalize().into())
+    }
+
+    /// A secret that whoever holds the token can make, and nobody else. `purpose` tells one kind from
+    /// another, and begins otherwise than what a digest begins with.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        let hash = Sha256::new().chain_update(purpose);
+        let hash = hash.chain_update(self.id.as_bytes());
+        hash.chain_update(self.secret.0).finalize().into()
     }
 }
 
@@ -160,7 +178,12 @@ impl Digest {
 
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // By words, not by bytes; as little depends on what they are.
+        let (ours, theirs) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+        let differing = ours.iter().zip(theirs).fold(0, |any, (ours, theirs)| {
+            any | (u64::from_ne_bytes(*ours) ^ u64::from_ne_bytes(*theirs))
+        });
+        differing.ct_eq(&0).into()
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, SET_COOKIE, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::cookie::{Candidates, Template};
-use crate::token::Token;
+use crate::carrier::{Carrier, SESSION_TOKEN};
+use crate::cookie::{Candidates, Template, sensitive};
+use crate::seal::{Seal, Ticket};
 
-/// The `Cookie` header lines of a request, kept by reference count and read only when a handler asks
-/// for the session.
+/// The lines of a request's header that can carry a token, kept by reference count and read only when
+/// a handler asks for the session.
 #[derive(Clone, Default)]
 pub(crate) struct Carried {
     first: Option<HeaderValue>,
@@ -18,43 +19,90 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    pub(crate) fn new(headers: &HeaderMap) -> Self {
-        let mut lines = headers.get_all(COOKIE).into_iter().cloned();
+    pub(crate) fn new(headers: &HeaderMap, carrier: &Carrier) -> Self {
+        let mut lines = headers.get_all(carrier.header()).into_iter().cloned();
         Self {
             first: lines.next(),
             rest: lines.collect(),
         }
     }
 
-    pub(crate) fn candidates(&self, cookie: &Template) -> Candidates {
+    pub(crate) fn candidates(&self, carrier: &Carrier, seal: &Seal) -> Candidates<'_> {
         let lines = self.first.iter().chain(&self.rest);
-        Candidates::read(lines.map(HeaderValue::as_bytes), cookie.name())
+        carrier.candidates(lines.map(HeaderValue::as_bytes), |value| seal.fits(value))
     }
 }
 
 /// What the client is told about its token.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Notice {
     /// Nothing.
     #[default]
     None,
-    /// Keep this token, for the browser's session or for this long.
-    Issue(Token, Option<Duration>),
+    /// Keep this, for the browser's session or for this long.
+    Issue(Ticket, Option<Duration>),
     /// Drop the token.
     Remove,
 }
 
 /// Marks a response as depending on the session, and carries the notice (S-80).
-pub(crate) fn write(headers: &mut HeaderMap, cookie: &Template, notice: &Notice) {
-    vary(headers);
-    let set_cookie = match notice {
-        Notice::None => return,
-        Notice::Issue(token, max_age) => cookie.issue(token, *max_age),
-        Notice::Remove => cookie.remove(),
-    };
-    drop_own(headers, cookie);
-    headers.append(SET_COOKIE, set_cookie);
+pub(crate) fn write(headers: &mut HeaderMap, carrier: &Carrier, seal: &Seal, notice: &Notice) {
+    vary(headers, carrier.vary());
+    if *notice == Notice::None {
+        return;
+    }
+    match carrier {
+        Carrier::Cookie(cookie) => {
+            drop_own(headers, cookie);
+            headers.append(SET_COOKIE, set_cookie(cookie, seal, notice));
+        }
+        Carrier::Bearer => {
+            headers.insert(SESSION_TOKEN, session_token(seal, notice));
+        }
+    }
     forbid_storing(headers);
+}
+
+/// Completes a refusal of somebody who is to sign in, who is sent to a page instead if they look at one
+/// and there is such a page.
+pub(crate) fn challenge(headers: &mut HeaderMap, carrier: &Carrier, has_page: bool) {
+    if has_page {
+        vary(headers, HeaderValue::from_static("Accept"));
+    }
+    if let Carrier::Bearer = carrier
+        && let Some(value) = headers.get_mut(WWW_AUTHENTICATE)
+        && let Some(bearer) = bearer_challenge(value)
+    {
+        *value = bearer;
+    }
+}
+
+/// The same challenge in the scheme `Bearer`, which needs a parameter (RFC 6750 section 3).
+fn bearer_challenge(value: &HeaderValue) -> Option<HeaderValue> {
+    let parameters = value.to_str().ok()?.strip_prefix("Session")?.trim_start();
+    let parameters = match parameters {
+        "" => "realm=\"session\"",
+        some => some,
+    };
+    HeaderValue::try_from(format!("Bearer {parameters}")).ok()
+}
+
+fn set_cookie(cookie: &Template, seal: &Seal, notice: &Notice) -> HeaderValue {
+    match notice {
+        Notice::Issue(ticket, max_age) => {
+            cookie.issue(seal.len(), |out| seal.write(ticket, out), *max_age)
+        }
+        Notice::Remove | Notice::None => cookie.remove(),
+    }
+}
+
+/// The client's new token; empty if it is to drop the one it has.
+fn session_token(seal: &Seal, notice: &Notice) -> HeaderValue {
+    let mut value = String::new();
+    if let Notice::Issue(ticket, _) = notice {
+        seal.write(ticket, &mut value);
+    }
+    sensitive(value).expect("a token is base64url")
 }
 
 /// Says `no-store`, and drops what would tell some caches otherwise: fields such as
@@ -70,17 +118,17 @@ fn forbid_storing(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-/// Adds `Vary: Cookie`, unless it is said already.
-fn vary(headers: &mut HeaderMap) {
-    let says_cookie = |line: &HeaderValue| {
+/// Adds the request header to `Vary`, unless it is said already.
+fn vary(headers: &mut HeaderMap, header: HeaderValue) {
+    let says_so = |line: &HeaderValue| {
         let mut names = line
             .as_bytes()
             .split(|&byte| byte == b',')
             .map(<[u8]>::trim_ascii);
-        names.any(|name| name.eq_ignore_ascii_case(b"cookie") || name == b"*")
+        names.any(|name| name.eq_ignore_ascii_case(header.as_bytes()) || name == b"*")
     };
-    if !headers.get_all(VARY).iter().any(says_cookie) {
-        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    if !headers.get_all(VARY).iter().any(says_so) {
+        headers.append(VARY, header);
     }
 }
 
@@ -103,14 +151,19 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::config::Settings;
     use crate::entropy::Entropy;
+    use crate::token::Token;
 
-    fn cookie() -> Template {
-        Settings::default().check().unwrap().cookie
+    fn cookie() -> Carrier {
+        Settings::default().check().unwrap().carrier
+    }
+
+    fn write(headers: &mut HeaderMap, notice: &Notice) {
+        super::write(headers, &cookie(), &Seal::Plain, notice);
     }
 
     fn issue() -> Notice {
         let token = Token::generate(&Entropy::System, Timestamp::from_millis(1)).unwrap();
-        Notice::Issue(token, None)
+        Notice::Issue(token.into(), None)
     }
 
     fn lines(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
@@ -135,7 +188,7 @@ mod tests {
             for line in before {
                 headers.append(VARY, HeaderValue::from_static(line));
             }
-            write(&mut headers, &cookie(), &Notice::None);
+            write(&mut headers, &Notice::None);
             assert_eq!(lines(&headers, VARY), after);
             assert!(!headers.contains_key(CACHE_CONTROL));
         }
@@ -153,7 +206,7 @@ mod tests {
             headers.append(CACHE_CONTROL, HeaderValue::from_static("immutable"));
             headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=60"));
             headers.insert("surrogate-control", HeaderValue::from_static("max-age=60"));
-            write(&mut headers, &cookie(), &notice);
+            write(&mut headers, &notice);
             assert_eq!(lines(&headers, CACHE_CONTROL), ["no-store"]);
             assert!(!headers.contains_key("cdn-cache-control"));
             assert!(!headers.contains_key("surrogate-control"));
@@ -167,7 +220,7 @@ mod tests {
         for line in ["a=1", "__Host-id=handmade; Path=/", "__Host-id2=x", "b=2"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(line));
         }
-        write(&mut headers, &cookie(), &issue());
+        write(&mut headers, &issue());
         let lines = lines(&headers, SET_COOKIE);
         assert_eq!(lines[..3], ["a=1", "__Host-id2=x", "b=2"]);
         assert!(lines[3].starts_with("__Host-id=") && !lines[3].contains("handmade"));

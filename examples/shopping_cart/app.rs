@@ -6,69 +6,56 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cloakroom::SessionLayer;
 use cloakroom::store::SessionStore;
+use cloakroom::{SessionLayer, SessionLayerBuilder};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
+use crate::accounts::Accounts;
 use crate::checkout::OrderNumbers;
-use crate::handlers::{account, goods, wizard};
+use crate::handlers::{Shop, about, account, goods, preferences, wizard};
 use crate::pages;
+use crate::watched::{Watched, watch};
 
 /// The shop, with its sessions in this store.
 pub(crate) fn app_with(store: impl SessionStore) -> Router {
-    let sessions = SessionLayer::builder(store)
+    // `Watched` shows what the store is asked; `SessionLayer::builder(store)` is all that is needed.
+    app(SessionLayer::builder(Watched(store)))
+}
+
+pub(crate) fn app<S: SessionStore>(sessions: SessionLayerBuilder<S>) -> Router {
+    let sessions = sessions
         // This example is opened at http://127.0.0.1, where curl and Safari refuse cookies that are
         // `Secure`. In production serve https and delete this line: whoever can read a cookie on its
         // way is signed in.
         .insecure_http()
+        .sign_in_page("/sign-in")
+        .step_up_page("/account/confirm")
         .error_response(session_failed)
         .build()
         .expect("these settings fit together");
+    let shop = Shop {
+        accounts: Arc::new(Accounts::new()),
+        numbers: Arc::new(OrderNumbers::default()),
+        sessions: sessions.sessions(),
+    };
 
     Router::new()
-        .route("/", get(goods::list))
-        .route("/cart", get(goods::cart))
-        .route("/cart/add", post(goods::add))
-        .route("/cart/quantity", post(goods::set_quantity))
-        .route("/cart/remove", post(goods::remove))
-        .route("/theme", post(account::set_theme))
-        .route(
-            "/sign-in",
-            get(account::sign_in_form).post(account::sign_in),
-        )
-        .route("/sign-out", post(account::sign_out))
-        .route(
-            "/checkout/address",
-            get(wizard::address).post(wizard::save_address),
-        )
-        .route(
-            "/checkout/delivery",
-            get(wizard::delivery).post(wizard::save_delivery),
-        )
-        .route(
-            "/checkout/summary",
-            get(wizard::summary).post(wizard::confirm),
-        )
-        .route("/checkout/thanks", get(wizard::thanks))
-        .with_state(Arc::new(OrderNumbers::default()))
+        .merge(shopping())
+        .merge(accounts())
+        .merge(checkout())
+        .with_state(shop)
         // These do not ask for the session, so it costs them nothing.
-        .route(
-            "/style.css",
-            get(|| file("text/css; charset=utf-8", include_str!("style.css"))),
-        )
-        .route(
-            "/icon.svg",
-            get(|| file("image/svg+xml", include_str!("icon.svg"))),
-        )
+        .merge(files())
         .fallback(async || not_found())
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(16 * 1024))
         .layer(sessions)
+        .layer(from_fn(watch))
         // Outside of the session: what another site sends never reaches it.
         .layer(CsrfLayer::new().with_rejection_response(cross_site))
         .layer(map_response(security_headers))
@@ -77,6 +64,57 @@ pub(crate) fn app_with(store: impl SessionStore) -> Router {
                 .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
+}
+
+fn shopping() -> Router<Shop> {
+    Router::new()
+        .route("/", get(goods::list))
+        .route("/product/{slug}", get(goods::product))
+        .route("/cart", get(goods::cart))
+        .route("/cart/add", post(goods::add))
+        .route("/cart/quantity", post(goods::set_quantity))
+        .route("/cart/remove", post(goods::remove))
+        .route("/preferences", post(preferences::choose))
+        .route("/about-this-session", get(about::page))
+}
+
+fn accounts() -> Router<Shop> {
+    let sign_in = get(account::sign_in_form).post(account::sign_in);
+    let register = get(account::register_form).post(account::register);
+    let confirm = get(account::confirm_form).post(account::confirm);
+    Router::new()
+        .route("/sign-in", sign_in)
+        .route("/sign-out", post(account::sign_out))
+        .route("/register", register)
+        .route("/account", get(account::account))
+        .route("/account/confirm", confirm)
+        .route("/account/sign-out", post(account::sign_out_device))
+        .route("/account/sign-out-others", post(account::sign_out_others))
+        .route("/account/password", post(account::change_password))
+        .route("/account/close", post(account::close_account))
+}
+
+fn checkout() -> Router<Shop> {
+    let address = get(wizard::address).post(wizard::save_address);
+    let delivery = get(wizard::delivery).post(wizard::save_delivery);
+    let payment = get(wizard::payment).post(wizard::save_payment);
+    let summary = get(wizard::summary).post(wizard::confirm);
+    Router::new()
+        .route("/checkout/address", address)
+        .route("/checkout/delivery", delivery)
+        .route("/checkout/payment", payment)
+        .route("/checkout/summary", summary)
+        .route("/checkout/thanks", get(wizard::thanks))
+}
+
+fn files() -> Router {
+    let css = || file("text/css; charset=utf-8", include_str!("style.css"));
+    let js = || file("text/javascript; charset=utf-8", include_str!("shop.js"));
+    let icon = || file("image/svg+xml", include_str!("icon.svg"));
+    Router::new()
+        .route("/style.css", get(css))
+        .route("/shop.js", get(js))
+        .route("/icon.svg", get(icon))
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
@@ -95,6 +133,9 @@ fn session_failed(error: &cloakroom::Error) -> Response {
     let advice = match status {
         StatusCode::SERVICE_UNAVAILABLE => {
             "We cannot get at your cart just now. It is not lost: please try again in a moment."
+        }
+        StatusCode::FORBIDDEN => {
+            "This form is not of your session any more. Please open the page again."
         }
         StatusCode::CONFLICT => {
             "Something changed in another window. Please go back and try again."
@@ -138,7 +179,7 @@ async fn security_headers(mut response: Response) -> Response {
         (
             HeaderName::from_static("content-security-policy"),
             HeaderValue::from_static(
-                "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; \
+                "default-src 'self'; object-src 'none'; base-uri 'none'; \
                  form-action 'self'; frame-ancestors 'none'",
             ),
         ),

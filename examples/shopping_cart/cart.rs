@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use cloakroom::SessionValue;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{CATALOGUE, Cents, Product};
+use crate::catalogue::{CATALOGUE, Product};
+use crate::preferences::{Cents, Currency};
 
 /// The most of one product in a cart.
 pub(crate) const MAX_QUANTITY: u32 = 99;
@@ -26,18 +27,25 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn price(&self) -> Cents {
-        self.product.price.times(self.quantity)
+    pub(crate) fn price(&self, currency: Currency) -> Cents {
+        currency.price(self.product.price).times(self.quantity)
     }
 }
 
 impl Cart {
-    /// One more of a product; `false` if there are as many as there may be.
-    pub(crate) fn add(&mut self, product: &Product) -> bool {
+    /// So many more of a product; `false` if not all of them fit.
+    pub(crate) fn add(&mut self, product: &Product, more: u32) -> bool {
         let quantity = self.0.entry(product.slug.to_owned()).or_default();
-        let fits = *quantity < MAX_QUANTITY;
-        *quantity += u32::from(fits);
-        fits
+        let wanted = quantity.saturating_add(more);
+        *quantity = wanted.min(MAX_QUANTITY);
+        wanted <= MAX_QUANTITY
+    }
+
+    /// All that is in another cart as well.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for line in other.lines() {
+            self.add(line.product, line.quantity);
+        }
     }
 
     /// So many of a product; none removes it.
@@ -72,8 +80,8 @@ impl Cart {
         self.count() == 0
     }
 
-    pub(crate) fn total(&self) -> Cents {
-        self.lines().map(|line| line.price()).sum()
+    pub(crate) fn total(&self, currency: Currency) -> Cents {
+        self.lines().map(|line| line.price(currency)).sum()
     }
 }
 
@@ -99,18 +107,20 @@ mod tests {
     fn totals_are_exact_to_the_cent() {
         let mut cart = Cart::default();
         cart.set(product("flask"), 3);
-        cart.add(product("umbrella"));
+        cart.add(product("umbrella"), 1);
         assert_eq!(cart.count(), 4);
-        assert_eq!(cart.total(), Cents(3 * 19_95 + 24_50));
+        assert_eq!(cart.total(Currency::Eur), Cents(3 * 19_95 + 24_50));
+        assert_eq!(cart.total(Currency::Gbp), Cents(3 * 16_96 + 20_83));
     }
 
     #[test]
     fn adding_stops_at_the_largest_quantity() {
         let mut cart = Cart::default();
         cart.set(product("hat"), MAX_QUANTITY - 1);
-        assert!(cart.add(product("hat")));
-        assert!(!cart.add(product("hat")));
-        assert_eq!(cart.count(), MAX_QUANTITY);
+        assert!(cart.add(product("hat"), 1));
+        assert!(!cart.add(product("hat"), 1));
+        assert!(!cart.add(product("bag"), u32::MAX));
+        assert_eq!(cart.count(), 2 * MAX_QUANTITY);
     }
 
     #[test]
@@ -119,17 +129,20 @@ mod tests {
         for product in &CATALOGUE {
             cart.set(product, MAX_QUANTITY);
         }
-        let each: u64 = CATALOGUE
-            .iter()
-            .map(|product| u64::from(product.price.0))
-            .sum();
-        assert_eq!(u64::from(cart.total().0), each * u64::from(MAX_QUANTITY));
+        let each = |currency: Currency| -> u64 {
+            let price = |product: &Product| u64::from(currency.price(product.price).0);
+            CATALOGUE.iter().map(price).sum()
+        };
+        for currency in Currency::ALL {
+            let total = u64::from(cart.total(currency).0);
+            assert_eq!(total, each(currency) * u64::from(MAX_QUANTITY));
+        }
     }
 
     #[test]
     fn quantity_zero_removes_the_line() {
         let mut cart = Cart::default();
-        cart.add(product("hat"));
+        cart.add(product("hat"), 1);
         cart.set(product("hat"), 0);
         assert_eq!(cart, Cart::default());
     }
@@ -140,7 +153,7 @@ mod tests {
         ordered.set(product("hat"), 2);
         let mut cart = Cart::default();
         cart.set(product("hat"), 3);
-        cart.add(product("bag"));
+        cart.add(product("bag"), 1);
         cart.take_out(&ordered);
         let left: Vec<_> = cart
             .lines()
@@ -149,6 +162,21 @@ mod tests {
         assert_eq!(left, [("hat", 1), ("bag", 1)]);
         cart.take_out(&ordered);
         assert_eq!(cart.count(), 1);
+    }
+
+    #[test]
+    fn two_carts_become_one() {
+        let mut cart = Cart::default();
+        cart.set(product("hat"), 2);
+        let mut kept = Cart::default();
+        kept.set(product("hat"), 98);
+        kept.add(product("bag"), 1);
+        cart.merge(&kept);
+        let lines: Vec<_> = cart
+            .lines()
+            .map(|line| (line.product.slug, line.quantity))
+            .collect();
+        assert_eq!(lines, [("hat", MAX_QUANTITY), ("bag", 1)]);
     }
 
     #[test]

@@ -6,42 +6,45 @@ use cloakroom::SessionValue;
 use serde::{Deserialize, Serialize};
 
 use crate::cart::Cart;
-use crate::catalogue::Cents;
+use crate::preferences::{Cents, Currency, Language, Text};
 
 /// The steps, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     Address,
     Delivery,
+    Payment,
     Summary,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 3] = [Self::Address, Self::Delivery, Self::Summary];
+    pub(crate) const ALL: [Self; 4] = [Self::Address, Self::Delivery, Self::Payment, Self::Summary];
 
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Address => "/checkout/address",
             Self::Delivery => "/checkout/delivery",
+            Self::Payment => "/checkout/payment",
             Self::Summary => "/checkout/summary",
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Text {
         match self {
-            Self::Address => "Address",
-            Self::Delivery => "Delivery and payment",
-            Self::Summary => "Summary",
+            Self::Address => Text("Address", "Adresse"),
+            Self::Delivery => Text("Delivery", "Lieferung"),
+            Self::Payment => Text("Payment", "Zahlung"),
+            Self::Summary => Text("Summary", "Übersicht"),
         }
     }
 }
 
 /// What is wrong with the fields of a form, by the field's name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mistakes(Vec<(&'static str, &'static str)>);
+pub(crate) struct Mistakes(Vec<(&'static str, Text)>);
 
 impl Mistakes {
-    pub(crate) fn of(&self, field: &str) -> Option<&'static str> {
+    pub(crate) fn of(&self, field: &str) -> Option<Text> {
         self.0
             .iter()
             .find(|(name, _)| *name == field)
@@ -57,14 +60,17 @@ impl Mistakes {
         self.0.is_empty()
     }
 
-    fn note(&mut self, field: &'static str, text: &'static str) {
+    pub(crate) fn note(&mut self, field: &'static str, text: Text) {
         self.0.push((field, text));
     }
 }
 
 /// The longest text of a field, in characters.
 pub(crate) const MAX_LEN: usize = 100;
-const TOO_LONG: &str = "Please use at most 100 characters.";
+const TOO_LONG: Text = Text(
+    "Please use at most 100 characters.",
+    "Bitte höchstens 100 Zeichen.",
+);
 
 /// The first step as it was typed, right or wrong: it is kept either way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,21 +117,28 @@ impl Address {
             postcode,
             city,
         } = self;
-        check("name", name, true, "Please tell us who gets the parcel.");
-        check(
-            "email",
-            email,
-            is_email(email),
+        let who = Text(
+            "Please tell us who gets the parcel.",
+            "Wer bekommt das Paket?",
+        );
+        check("name", name, true, who);
+        let like = Text(
             "Please enter an address like ada@example.com.",
+            "Bitte eine Adresse wie ada@example.com.",
         );
-        check("street", street, true, "Please enter street and number.");
-        check(
-            "postcode",
-            postcode,
-            is_postcode(postcode),
+        check("email", email, is_email(email), like);
+        let number = Text(
+            "Please enter street and number.",
+            "Bitte Straße und Hausnummer.",
+        );
+        check("street", street, true, number);
+        let digits = Text(
             "Please enter 3 to 10 letters or digits.",
+            "Bitte 3 bis 10 Buchstaben oder Ziffern.",
         );
-        check("city", city, true, "Please enter a town or city.");
+        check("postcode", postcode, is_postcode(postcode), digits);
+        let town = Text("Please enter a town or city.", "Bitte einen Ort.");
+        check("city", city, true, town);
         mistakes
     }
 }
@@ -166,14 +179,18 @@ impl Delivery {
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Text {
         match self {
-            Self::Standard => "Standard, two or three days",
-            Self::Express => "Express, tomorrow",
-            Self::Pickup => "Pick up at our counter",
+            Self::Standard => Text(
+                "Standard, two or three days",
+                "Standard, zwei bis drei Tage",
+            ),
+            Self::Express => Text("Express, tomorrow", "Express, morgen"),
+            Self::Pickup => Text("Pick up at our counter", "Abholen am Tresen"),
         }
     }
 
+    /// In euros.
     pub(crate) fn price(self) -> Cents {
         match self {
             Self::Standard => Cents(4_90),
@@ -200,16 +217,17 @@ impl Payment {
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Text {
         match self {
-            Self::Invoice => "Invoice, within 14 days",
-            Self::Transfer => "Bank transfer in advance",
+            Self::Invoice => Text("Invoice, within 14 days", "Rechnung, binnen 14 Tagen"),
+            Self::Transfer => Text("Bank transfer in advance", "Überweisung im Voraus"),
         }
     }
 }
 
-/// The second step.
+/// The second and the third step, and the order's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Choice {
     pub(crate) delivery: Option<Delivery>,
     pub(crate) payment: Option<Payment>,
@@ -223,23 +241,35 @@ impl SessionValue for Choice {
 }
 
 impl Choice {
-    /// Makes the choices that a form names; what it does not name, or nobody offers, is open.
-    pub(crate) fn choose(&mut self, delivery: &str, payment: &str) {
+    /// Chooses the delivery that a form names; what nobody offers leaves it open.
+    pub(crate) fn deliver(&mut self, value: &str) {
         self.delivery = Delivery::ALL
             .into_iter()
-            .find(|offer| offer.value() == delivery);
-        self.payment = Payment::ALL
-            .into_iter()
-            .find(|offer| offer.value() == payment);
+            .find(|offer| offer.value() == value);
     }
 
-    pub(crate) fn check(&self) -> Mistakes {
+    pub(crate) fn pay(&mut self, value: &str) {
+        self.payment = Payment::ALL
+            .into_iter()
+            .find(|offer| offer.value() == value);
+    }
+
+    /// What is missing in a step of choices.
+    pub(crate) fn check(&self, step: Step) -> Mistakes {
         let mut mistakes = Mistakes::default();
-        if self.delivery.is_none() {
-            mistakes.note("delivery", "Please choose how it gets to you.");
-        }
-        if self.payment.is_none() {
-            mistakes.note("payment", "Please choose how you pay.");
+        match step {
+            Step::Delivery if self.delivery.is_none() => mistakes.note(
+                "delivery",
+                Text(
+                    "Please choose how it gets to you.",
+                    "Wie soll es zu Ihnen kommen?",
+                ),
+            ),
+            Step::Payment if self.payment.is_none() => mistakes.note(
+                "payment",
+                Text("Please choose how you pay.", "Wie möchten Sie zahlen?"),
+            ),
+            _ => {}
         }
         mistakes
     }
@@ -247,10 +277,13 @@ impl Choice {
 
 /// The first step that is not done yet. Later ones are closed until it is.
 pub(crate) fn first_open(address: &Address, choice: &Choice) -> Step {
+    let done = |step| choice.check(step).is_empty();
     if !address.check().is_empty() {
         Step::Address
-    } else if !choice.check().is_empty() {
+    } else if !done(Step::Delivery) {
         Step::Delivery
+    } else if !done(Step::Payment) {
+        Step::Payment
     } else {
         Step::Summary
     }
@@ -263,7 +296,10 @@ pub(crate) struct Order {
     pub(crate) lines: Vec<OrderLine>,
     pub(crate) address: Address,
     pub(crate) delivery: Delivery,
+    pub(crate) shipping: Cents,
     pub(crate) payment: Payment,
+    /// That of all amounts.
+    pub(crate) currency: Currency,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,24 +311,38 @@ pub(crate) struct OrderLine {
 
 impl Order {
     /// `None` while something is missing.
-    pub(crate) fn new(cart: &Cart, address: &Address, choice: &Choice) -> Option<Self> {
+    pub(crate) fn new(
+        cart: &Cart,
+        address: &Address,
+        choice: &Choice,
+        language: Language,
+        currency: Currency,
+    ) -> Option<Self> {
         let open = cart.is_empty() || first_open(address, choice) != Step::Summary;
         let line = |line: crate::cart::Line| OrderLine {
-            name: line.product.name.to_owned(),
+            name: language.say(line.product.name).to_owned(),
             quantity: line.quantity,
-            price: line.price(),
+            price: line.price(currency),
         };
+        let delivery = choice.delivery?;
         (!open).then_some(Self {
             number: choice.order?,
             lines: cart.lines().map(line).collect(),
             address: address.clone(),
-            delivery: choice.delivery?,
+            delivery,
+            shipping: currency.price(delivery.price()),
             payment: choice.payment?,
+            currency,
         })
     }
 
     pub(crate) fn total(&self) -> Cents {
-        self.lines.iter().map(|line| line.price).sum::<Cents>() + self.delivery.price()
+        self.lines.iter().map(|line| line.price).sum::<Cents>() + self.shipping
+    }
+
+    /// What a customer has seen when they confirm: the amount and its currency.
+    pub(crate) fn seen(&self) -> String {
+        format!("{} {}", self.total().0, self.currency.value())
     }
 }
 
@@ -385,42 +435,52 @@ mod tests {
         assert!(address.check().is_empty());
     }
 
+    fn chosen() -> Choice {
+        let mut choice = Choice {
+            order: Some(7),
+            ..Choice::default()
+        };
+        choice.deliver("standard");
+        choice.pay("transfer");
+        choice
+    }
+
     #[test]
     fn steps_open_one_after_the_other() {
         let mut choice = Choice::default();
         assert_eq!(first_open(&Address::default(), &choice), Step::Address);
         assert_eq!(first_open(&ada(), &choice), Step::Delivery);
-        choice.choose("express", "by-camel");
+        choice.deliver("by-camel");
         assert_eq!(first_open(&ada(), &choice), Step::Delivery);
-        assert_eq!(choice.check().first(), Some("payment"));
-        choice.choose("express", "invoice");
+        choice.deliver("express");
+        assert_eq!(first_open(&ada(), &choice), Step::Payment);
+        choice.pay("in-kind");
+        assert_eq!(choice.check(Step::Payment).first(), Some("payment"));
+        choice.pay("invoice");
         assert_eq!(first_open(&ada(), &choice), Step::Summary);
         assert_eq!(first_open(&Address::default(), &choice), Step::Address);
     }
 
     #[test]
     fn an_order_needs_goods_and_every_step() {
-        let mut cart = Cart::default();
-        let mut choice = Choice {
-            order: Some(7),
-            ..Choice::default()
+        let order = |cart: &Cart, address: &Address, choice: &Choice| {
+            Order::new(cart, address, choice, Language::English, Currency::Usd)
         };
-        choice.choose("standard", "transfer");
-        assert_eq!(Order::new(&cart, &ada(), &choice), None);
+        let mut cart = Cart::default();
+        assert_eq!(order(&cart, &ada(), &chosen()), None);
         cart.set(find("hat").expect("the catalogue has it"), 2);
-        assert_eq!(Order::new(&cart, &Address::default(), &choice), None);
-        assert_eq!(
-            Order::new(
-                &cart,
-                &ada(),
-                &Choice {
-                    order: None,
-                    ..choice
-                }
-            ),
-            None
-        );
-        let order = Order::new(&cart, &ada(), &choice).expect("nothing is missing");
-        assert_eq!(order.total(), Cents(2 * 32_00 + 4_90));
+        assert_eq!(order(&cart, &Address::default(), &chosen()), None);
+        for spoil in [
+            |choice: &mut Choice| choice.order = None,
+            |choice: &mut Choice| choice.delivery = None,
+            |choice: &mut Choice| choice.payment = None,
+        ] {
+            let mut choice = chosen();
+            spoil(&mut choice);
+            assert_eq!(order(&cart, &ada(), &choice), None);
+        }
+        let order = order(&cart, &ada(), &chosen()).expect("nothing is missing");
+        assert_eq!(order.total(), Cents(2 * 35_20 + 5_39));
+        assert_eq!(order.seen(), "7579 usd");
     }
 }

@@ -1,5 +1,5 @@
-//! A small shop with real pages: a cart, a theme, sign-in and a checkout in three steps, all kept in
-//! a session. It works without JavaScript and asks nothing of any other host.
+//! A small shop with real pages: products, a cart, preferences, accounts with devices and a checkout in
+//! four steps, all kept in a session. It works without JavaScript and asks nothing of any other host.
 //!
 //! ```text
 //! cargo run --example shopping_cart
@@ -17,8 +17,11 @@
 //! | the session layer, the layers around it, the routes | `app.rs` |
 //! | adding to the cart so that parallel requests lose nothing | `handlers/goods.rs` |
 //! | sign-in with a new token, "keep me signed in", sign-out | `handlers/account.rs` |
+//! | "your devices", what needs a fresh sign-in, a changed password | `handlers/account.rs` |
 //! | a form in steps that remembers what was typed | `handlers/wizard.rs` |
+//! | theme, language and currency | `preferences.rs`, `handlers/preferences.rs` |
 //! | messages that are shown once, and what every page reads | `visitor.rs` |
+//! | what the store is asked, at `/about-this-session` and in `Server-Timing` | `watched.rs` |
 //! | what a cart and a checkout are, whoever keeps them | `cart.rs`, `checkout.rs` |
 //! | the HTML; it is given all that it shows | `pages/` |
 //! | the whole story as a test | `tests.rs` |
@@ -32,22 +35,25 @@ use std::process::ExitCode;
 use cloakroom::{AnyStore, Cleaner};
 use tokio::net::TcpListener;
 
+mod accounts;
 mod app;
 mod cart;
 mod catalogue;
 mod checkout;
 mod handlers;
 mod pages;
+mod preferences;
 #[cfg(test)]
 mod tests;
 mod visitor;
+mod watched;
 
 const USAGE: &str = "\
 Usage: shopping_cart [--port N] [--store URL]
 
   --port N     listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
   --store URL  where sessions are kept: memory: (the default), or, built with the feature of that
-               name, sqlite:PATH, postgres://HOST or redis://HOST
+               name, sqlite:PATH, mysql://HOST, postgres://HOST or redis://HOST
   --help       say this
 ";
 

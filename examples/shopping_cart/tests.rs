@@ -1,18 +1,19 @@
 //! The shop as its visitors know it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use axum::http::{Method, StatusCode};
-use cloakroom::MemoryStore;
-use cloakroom::test_util::{Fault, FaultStore, Operation};
+use cloakroom::test_util::{Fault, FaultStore, Operation, TestClock};
+use cloakroom::{MemoryStore, SessionLayer};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use self::client::{Answer, Browser};
-use crate::app::app_with;
+use crate::app::{self, app_with};
 use crate::{Command, parse};
 
 mod client;
@@ -24,7 +25,16 @@ const ADDRESS: [(&str, &str); 5] = [
     ("postcode", "SW1Y 4JH"),
     ("city", "London"),
 ];
-const CHOICE: [(&str, &str); 2] = [("delivery", "express"), ("payment", "invoice")];
+const DELIVERY: [(&str, &str); 1] = [("delivery", "express")];
+const PAYMENT: [(&str, &str); 1] = [("payment", "invoice")];
+/// A hat, sent by express.
+const HAT: [(&str, &str); 1] = [("seen", "4190 eur")];
+const STEPS: [&str; 4] = [
+    "/checkout/address",
+    "/checkout/delivery",
+    "/checkout/payment",
+    "/checkout/summary",
+];
 const ADA: [(&str, &str); 2] = [("name", "ada"), ("password", "demo-password")];
 
 async fn with_cart(app: &Router, product: &str) -> Browser {
@@ -77,7 +87,7 @@ async fn the_whole_story_from_the_first_look_to_the_sign_out() {
     page.shows("€49.00");
 
     // They like it dark.
-    ada.post("/theme", &[("theme", "dark"), ("back", "/cart")])
+    ada.post("/preferences", &[("theme", "dark"), ("back", "/cart")])
         .await
         .sends_to("/cart");
     ada.get("/cart").await.shows(r#"data-theme="dark""#);
@@ -85,7 +95,7 @@ async fn the_whole_story_from_the_first_look_to_the_sign_out() {
     // Signing in keeps all that.
     let guest = ada.cookies();
     let page = ada.submit("/sign-in", &ADA).await;
-    page.shows("Welcome, Ada.");
+    page.shows("Welcome, ada.");
     page.shows("Sign out");
     page.shows("€49.00");
     page.shows(r#"data-theme="dark""#);
@@ -107,26 +117,25 @@ async fn the_whole_story_from_the_first_look_to_the_sign_out() {
         .await
         .shows(r#"value="Ada Lovelace""#);
     let page = ada.submit("/checkout/address", &ADDRESS).await;
-    page.shows("<h1>Delivery and payment</h1>");
-    let page = ada
-        .post("/checkout/delivery", &[("delivery", "express")])
-        .await;
+    page.shows("<h1>Delivery</h1>");
+    let page = ada.submit("/checkout/delivery", &DELIVERY).await;
+    page.shows("<h1>Payment</h1>");
+    let page = ada.post("/checkout/payment", &[]).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
     page.shows("Please choose how you pay.");
-    page.shows(r#"value="express" required checked"#);
     ada.get("/checkout/address")
         .await
         .shows(r#"value="12 St James's Square""#);
     ada.get("/checkout/delivery")
         .await
         .shows(r#"value="express" required checked"#);
-    let page = ada.submit("/checkout/delivery", &CHOICE).await;
+    let page = ada.submit("/checkout/payment", &PAYMENT).await;
     page.shows("<h1>Summary</h1>");
     page.shows("2 × Umbrella");
     page.shows("€58.90");
 
     // The order is shown once, and the cart is empty.
-    ada.post("/checkout/summary", &[("total", "5890")])
+    ada.post("/checkout/summary", &[("seen", "5890 eur")])
         .await
         .sends_to("/checkout/thanks");
     let page = ada.get("/checkout/thanks").await;
@@ -144,7 +153,7 @@ async fn the_whole_story_from_the_first_look_to_the_sign_out() {
     page.shows(r#"data-theme="dark""#);
     for page in [page, thief.get("/").await] {
         page.shows(r#"href="/sign-in""#);
-        page.hides("Ada");
+        page.hides("ada");
         assert_eq!(badge(&page), "0");
     }
 }
@@ -164,7 +173,7 @@ async fn there_is_no_cookie_before_there_is_something_to_keep() {
         let page = browser.get(path).await;
         assert!(!page.headers.contains_key(SET_COOKIE), "{path}");
     }
-    browser.post("/theme", &[("theme", "auto")]).await;
+    browser.post("/preferences", &[("theme", "auto")]).await;
     browser
         .post("/cart/remove", &[("product", "no-such-thing")])
         .await;
@@ -226,7 +235,7 @@ async fn what_another_window_adds_during_the_confirmation_stays_in_the_cart() {
                 added.wait().await;
             };
             browser
-                .post_slowly("/checkout/summary", &[("total", "4190")], arrived)
+                .post_slowly("/checkout/summary", &HAT, arrived)
                 .await
         })
     };
@@ -250,7 +259,11 @@ async fn ready_to_confirm(app: &Router) -> Browser {
         .await
         .sends_to("/checkout/delivery");
     browser
-        .post("/checkout/delivery", &CHOICE)
+        .post("/checkout/delivery", &DELIVERY)
+        .await
+        .sends_to("/checkout/payment");
+    browser
+        .post("/checkout/payment", &PAYMENT)
         .await
         .sends_to("/checkout/summary");
     browser
@@ -261,7 +274,7 @@ async fn a_confirmation_that_is_sent_twice_is_one_order() {
     let mut browser = ready_to_confirm(&app()).await;
     // A change of mind is no new order.
     browser
-        .post("/checkout/delivery", &CHOICE)
+        .post("/checkout/payment", &PAYMENT)
         .await
         .sends_to("/checkout/summary");
     let barrier = Arc::new(Barrier::new(2));
@@ -274,7 +287,7 @@ async fn a_confirmation_that_is_sent_twice_is_one_order() {
                 barrier.wait().await;
             };
             browser
-                .post_slowly("/checkout/summary", &[("total", "4190")], together)
+                .post_slowly("/checkout/summary", &HAT, together)
                 .await
         });
     }
@@ -283,7 +296,7 @@ async fn a_confirmation_that_is_sent_twice_is_one_order() {
     }
     // And once more, when the first one is done.
     browser
-        .post("/checkout/summary", &[("total", "4190")])
+        .post("/checkout/summary", &HAT)
         .await
         .sends_to("/checkout/thanks");
     browser
@@ -291,7 +304,7 @@ async fn a_confirmation_that_is_sent_twice_is_one_order() {
         .await
         .shows("<strong>1001</strong>");
     browser
-        .post("/checkout/summary", &[("total", "4190")])
+        .post("/checkout/summary", &HAT)
         .await
         .sends_to("/cart");
 }
@@ -300,10 +313,8 @@ async fn a_confirmation_that_is_sent_twice_is_one_order() {
 async fn nobody_orders_for_another_total_than_they_saw() {
     let mut browser = ready_to_confirm(&app()).await;
     browser.post("/cart/add", &[("product", "hat")]).await;
-    for seen in ["4190", "", "0", "a hat"] {
-        let page = browser
-            .submit("/checkout/summary", &[("total", seen)])
-            .await;
+    for seen in ["4190 eur", "7390 usd", "", "0", "a hat"] {
+        let page = browser.submit("/checkout/summary", &[("seen", seen)]).await;
         page.shows("Your cart has changed meanwhile.");
         page.shows("2 × Felt hat");
         assert_eq!(badge(&page), "2");
@@ -314,39 +325,24 @@ async fn nobody_orders_for_another_total_than_they_saw() {
 async fn steps_cannot_be_skipped() {
     let app = app();
     let mut browser = Browser::new(&app);
-    for path in [
-        "/checkout/address",
-        "/checkout/delivery",
-        "/checkout/summary",
-    ] {
+    for path in STEPS {
         browser.get(path).await.sends_to("/cart");
         browser.post(path, &[]).await.sends_to("/cart");
     }
     browser.get("/checkout/thanks").await.sends_to("/");
     browser = with_cart(&app, "hat").await;
-    for path in ["/checkout/delivery", "/checkout/summary"] {
-        browser.get(path).await.sends_to("/checkout/address");
+    let forms: [&[_]; 4] = [&ADDRESS, &DELIVERY, &PAYMENT, &HAT];
+    for done in 0..3 {
+        let open = STEPS[done];
+        for (path, form) in STEPS.into_iter().zip(forms).skip(done + 1) {
+            browser.get(path).await.sends_to(open);
+            browser.post(path, form).await.sends_to(open);
+        }
         browser
-            .post(path, &CHOICE)
+            .post(open, forms[done])
             .await
-            .sends_to("/checkout/address");
+            .sends_to(STEPS[done + 1]);
     }
-    browser
-        .post("/checkout/address", &ADDRESS)
-        .await
-        .sends_to("/checkout/delivery");
-    browser
-        .get("/checkout/summary")
-        .await
-        .sends_to("/checkout/delivery");
-    browser
-        .post("/checkout/summary", &[("total", "3200")])
-        .await
-        .sends_to("/checkout/delivery");
-    browser
-        .post("/checkout/delivery", &CHOICE)
-        .await
-        .sends_to("/checkout/summary");
     // A step that is spoilt afterwards closes those behind it.
     browser.post("/checkout/address", &[("name", "Ada")]).await;
     browser
@@ -362,7 +358,7 @@ async fn signing_in_keeps_the_cart_and_kills_the_old_cookie() {
     let mut thief = ada.clone();
     let page = ada.submit("/sign-in", &ADA).await;
     assert_eq!(badge(&page), "1");
-    page.shows("Ada");
+    page.shows(">ada</a>");
     let page = thief.get("/").await;
     page.shows(r#"href="/sign-in""#);
     assert_eq!(badge(&page), "0");
@@ -406,50 +402,439 @@ async fn only_who_asks_for_it_is_remembered() {
 
 #[tokio::test]
 async fn somebody_else_who_signs_in_does_not_get_the_cart() {
-    let mut browser = with_cart(&app(), "hat").await;
+    let app = app();
+    register(&app, "grace").await;
+    let mut browser = with_cart(&app, "hat").await;
     browser.post("/sign-in", &ADA).await.sends_to("/cart");
-    let page = browser
-        .submit(
-            "/sign-in",
-            &[("name", "grace"), ("password", "demo-password")],
-        )
-        .await;
-    page.shows("Welcome, Grace.");
+    let page = browser.submit("/sign-in", &GRACE).await;
+    page.shows("Welcome, grace.");
     assert_eq!(badge(&page), "0");
 }
 
-#[tokio::test]
-async fn a_theme_is_set_at_once_and_given_up_again() {
-    let mut browser = Browser::new(&app());
-    browser.get("/").await.hides("data-theme");
-    for theme in ["dark", "light"] {
-        let page = browser
-            .submit("/theme", &[("theme", theme), ("back", "/sign-in")])
-            .await;
-        page.shows(&format!(r#"data-theme="{theme}""#));
-        page.shows("<h1>Sign in</h1>");
-    }
+const GRACE: [(&str, &str); 2] = [("name", "grace"), ("password", "cobol-1959")];
+
+async fn register(app: &Router, name: &str) -> Browser {
+    let mut browser = Browser::new(app);
     browser
-        .submit("/theme", &[("theme", "auto"), ("back", "/")])
+        .post("/register", &[("name", name), ("password", "cobol-1959")])
         .await
-        .hides("data-theme");
+        .sends_to("/");
+    browser
 }
 
 #[tokio::test]
-async fn a_theme_form_cannot_send_anybody_to_another_site() {
+async fn an_account_is_opened_once_and_its_password_is_never_shown() {
+    let app = app();
+    let mut grace = with_cart(&app, "hat").await;
+    for (form, advice) in [
+        (
+            [("name", "g"), ("password", "cobol-1959")],
+            "2 to 30 letters",
+        ),
+        (
+            [("name", "grace"), ("password", "short-1")],
+            "at least 8 characters",
+        ),
+        (
+            [("name", "ada"), ("password", "cobol-1959")],
+            "This name is taken.",
+        ),
+    ] {
+        let page = grace.post("/register", &form).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+        page.shows(advice);
+        page.shows(&format!("value=\"{}\"", form[0].1));
+        page.hides(form[1].1);
+        page.hides("Sign out");
+    }
+    let page = grace.submit("/register", &GRACE).await;
+    page.shows("Welcome, grace.");
+    assert_eq!(badge(&page), "1");
+    for path in ["/register", "/sign-in"] {
+        grace.get(path).await.sends_to("/account");
+    }
+    let mut other = Browser::new(&app);
+    let page = other.submit("/sign-in", &GRACE).await;
+    page.shows("Welcome, grace.");
+}
+
+#[tokio::test]
+async fn the_cart_of_the_last_sign_out_joins_that_of_the_guest() {
+    let app = app();
+    let mut grace = register(&app, "grace").await;
+    grace.post("/cart/add", &[("product", "bag")]).await;
+    grace.post("/sign-out", &[]).await;
+    assert_eq!(badge(&grace.get("/").await), "0");
+
+    let mut elsewhere = with_cart(&app, "hat").await;
+    let page = elsewhere.submit("/sign-in", &GRACE).await;
+    assert_eq!(badge(&page), "2");
+    page.shows("Canvas bag");
+    page.shows("Felt hat");
+    // What was taken along is not there a second time.
+    let mut third = Browser::new(&app);
+    assert_eq!(badge(&third.submit("/sign-in", &GRACE).await), "0");
+}
+
+/// The device's button, as a form.
+fn device_of(page: &Answer) -> String {
+    let (_, rest) = page
+        .text
+        .split_once(r#"name="device" value=""#)
+        .expect("there is another device");
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
+/// S-55, S-58.
+#[tokio::test]
+async fn a_device_is_listed_and_signed_out_from_another_one() {
+    let app = app();
+    let mut here = register(&app, "grace").await;
+    let mut phone = Browser::new(&app);
+    phone.post("/sign-in", &GRACE).await;
+    let mut tablet = Browser::new(&app);
+    tablet.post("/sign-in", &GRACE).await;
+
+    let page = here.get("/account").await;
+    assert_eq!(page.text.matches("last seen").count(), 3);
+    assert_eq!(page.text.matches("this device").count(), 1);
+    for secret in [here.cookies(), phone.cookies(), tablet.cookies()] {
+        page.hides(secret.split_once('=').expect("a cookie").1);
+    }
+
+    let device = device_of(&page);
+    here.post_own("/account/sign-out", &[("device", &device)])
+        .await
+        .sends_to("/account");
+    let page = here.get("/account").await;
+    page.shows("The device is signed out.");
+    assert_eq!(page.text.matches("last seen").count(), 2);
+    // The most recently seen one came first.
+    tablet
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+    assert_eq!(phone.get("/account").await.status, StatusCode::OK);
+
+    here.post_own("/account/sign-out-others", &[])
+        .await
+        .sends_to("/account");
+    let page = here.get("/account").await;
+    assert_eq!(page.text.matches("last seen").count(), 1);
+    phone
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+    phone
+        .get("/sign-in")
+        .await
+        .shows("You were away for a while");
+}
+
+/// S-58.
+#[tokio::test]
+async fn nobody_signs_out_the_device_of_somebody_else() {
+    let app = app();
+    let mut ada = Browser::new(&app);
+    ada.post("/sign-in", &ADA).await;
+    let mut other = Browser::new(&app);
+    other.post("/sign-in", &ADA).await;
+    let device = device_of(&ada.get("/account").await);
+
+    let mut grace = register(&app, "grace").await;
+    for device in [&*device, "", "00000000-0000-0000-0000-000000000000", "'"] {
+        let answer = grace
+            .post_own("/account/sign-out", &[("device", device)])
+            .await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{device}");
+    }
+    assert_eq!(other.get("/account").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_account_is_for_those_who_are_signed_in() {
+    let app = app();
+    let mut guest = Browser::new(&app);
+    for path in [
+        "/account/confirm",
+        "/account/sign-out",
+        "/account/sign-out-others",
+        "/account/password",
+        "/account/close",
+    ] {
+        guest.post(path, &[]).await.sends_to("/sign-in");
+    }
+    guest
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+    assert_eq!(guest.cookies(), "");
+    // And then they are where they wanted to go.
+    guest
+        .get("/sign-in?next=/account")
+        .await
+        .shows(r#"name="next" value="/account""#);
+    let there = |next| [ADA[0], ADA[1], ("next", next)];
+    guest
+        .post("/sign-in", &there("/account"))
+        .await
+        .sends_to("/account");
+    for next in ["https://evil.example/", "//evil.example", "/sign-out"] {
+        Browser::new(&app)
+            .post("/sign-in", &there(next))
+            .await
+            .sends_to("/");
+    }
+}
+
+/// S-40, S-83.
+#[tokio::test]
+async fn the_forms_of_an_account_are_for_its_own_pages() {
+    let app = app();
+    let mut grace = register(&app, "grace").await;
+    let mut ada = Browser::new(&app);
+    ada.post("/sign-in", &ADA).await;
+    let hers = grace.csrf_token().await;
+    let others = ada.csrf_token().await;
+    for token in ["", &*others, "AAAA"] {
+        for path in [
+            "/account/confirm",
+            "/account/sign-out-others",
+            "/account/password",
+            "/account/close",
+        ] {
+            let answer = grace.post(path, &[("csrf_token", token)]).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} {token}");
+        }
+    }
+    let path = format!("/account/close?csrf_token={hers}");
+    let answer = grace.post(&path, &[]).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(grace.get("/account").await.status, StatusCode::OK);
+    // Each page has another spelling of it, and both hold.
+    let again = grace.csrf_token().await;
+    assert_ne!(again, hers);
+    for token in [hers, again] {
+        grace
+            .post("/account/sign-out-others", &[("csrf_token", &token)])
+            .await
+            .sends_to("/account");
+    }
+}
+
+/// S-37, S-58, S-73.
+#[tokio::test]
+async fn what_could_hurt_asks_for_the_password_again_after_a_while() {
+    let clock = TestClock::new();
+    let layer = SessionLayer::builder(MemoryStore::new()).clock(clock.clone());
+    let app = app::app(layer);
+    let mut grace = register(&app, "grace").await;
+    let mut phone = Browser::new(&app);
+    phone.post("/sign-in", &GRACE).await;
+    clock.advance(Duration::from_secs(601));
+    for path in [
+        "/account/sign-out",
+        "/account/sign-out-others",
+        "/account/close",
+    ] {
+        grace.post_own(path, &[]).await.sends_to("/account/confirm");
+    }
+    assert_eq!(phone.get("/account").await.status, StatusCode::OK);
+
+    let wrong = grace
+        .post_own("/account/confirm", &[("password", "guess")])
+        .await;
+    assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
+    wrong.shows("This is not your password.");
+    let before = grace.cookies();
+    grace
+        .post_own("/account/confirm", &[GRACE[1]])
+        .await
+        .sends_to("/account");
+    assert_ne!(grace.cookies(), before);
+    grace
+        .post_own("/account/sign-out-others", &[])
+        .await
+        .sends_to("/account");
+    phone
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+}
+
+/// S-38, S-55.
+#[tokio::test]
+async fn a_new_password_signs_the_other_devices_out() {
+    let app = app();
+    let mut here = register(&app, "grace").await;
+    let mut thief = here.clone();
+    let mut phone = Browser::new(&app);
+    phone.post("/sign-in", &GRACE).await;
+
+    let refused = here
+        .post_own(
+            "/account/password",
+            &[("current", "guess"), ("new", "fortran")],
+        )
+        .await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    refused.shows("This is not your password.");
+    refused.shows("at least 8 characters");
+    assert_eq!(phone.get("/account").await.status, StatusCode::OK);
+
+    here.post_own(
+        "/account/password",
+        &[("current", GRACE[1].1), ("new", "cobol-2023")],
+    )
+    .await
+    .sends_to("/account");
+    here.get("/account").await.shows("Your password is changed");
+    for gone in [&mut phone, &mut thief] {
+        gone.get("/account")
+            .await
+            .sends_to("/sign-in?next=/account");
+    }
+    let page = phone.post("/sign-in", &GRACE).await;
+    page.shows("Name or password is not right.");
+    let page = phone
+        .submit("/sign-in", &[GRACE[0], ("password", "cobol-2023")])
+        .await;
+    page.shows("Welcome, grace.");
+}
+
+/// S-56.
+#[tokio::test]
+async fn a_closed_account_is_signed_out_everywhere() {
+    let app = app();
+    let mut here = register(&app, "grace").await;
+    let mut phone = Browser::new(&app);
+    phone.post("/sign-in", &GRACE).await;
+    let page = here.post_own("/account/close", &[]).await;
+    page.shows("Your account is closed");
+    // S-54.
+    assert_eq!(page.headers["clear-site-data"], r#""cookies", "storage""#);
+    for browser in [&mut here, &mut phone] {
+        browser
+            .get("/account")
+            .await
+            .sends_to("/sign-in?next=/account");
+    }
+    let page = phone.post("/sign-in", &GRACE).await;
+    page.shows("Name or password is not right.");
+}
+
+#[tokio::test]
+async fn preferences_apply_at_once_and_are_given_up_again() {
+    let mut browser = Browser::new(&app());
+    browser.get("/").await.hides("data-theme");
+    let form = |theme, language, currency, back| {
+        [
+            ("theme", theme),
+            ("language", language),
+            ("currency", currency),
+            ("back", back),
+        ]
+    };
+    let page = browser
+        .submit(
+            "/preferences",
+            &form("dark", "german", "gbp", "/product/flask"),
+        )
+        .await;
+    page.shows(r#"<html lang="de" data-theme="dark">"#);
+    page.shows("<h1>Thermoskanne</h1>");
+    page.shows("16,96\u{a0}£");
+    browser
+        .post("/cart/add", &[("product", "flask"), ("quantity", "2")])
+        .await;
+    let page = browser.get("/cart").await;
+    page.shows("Thermoskanne ist im Korb.");
+    page.shows("33,92\u{a0}£");
+    let page = browser
+        .submit("/preferences", &form("light", "english", "usd", "/cart"))
+        .await;
+    page.shows(r#"<html lang="en" data-theme="light">"#);
+    page.shows("$43.90");
+    let page = browser
+        .submit("/preferences", &form("auto", "klingon", "shells", "/cart"))
+        .await;
+    page.hides("data-theme");
+    page.shows("€39.90");
+}
+
+#[tokio::test]
+async fn an_order_is_in_the_currency_that_was_confirmed() {
+    let mut browser = ready_to_confirm(&app()).await;
+    browser.post("/preferences", &[("currency", "gbp")]).await;
+    // The page with the price in euros is still open in another window.
+    let page = browser.submit("/checkout/summary", &HAT).await;
+    page.shows("Your cart has changed meanwhile.");
+    page.shows("£35.62");
+    browser
+        .post("/checkout/summary", &[("seen", "3562 gbp")])
+        .await
+        .sends_to("/checkout/thanks");
+    browser.post("/preferences", &[("currency", "usd")]).await;
+    browser.get("/checkout/thanks").await.shows("£35.62");
+}
+
+#[tokio::test]
+async fn a_form_cannot_send_anybody_to_another_site() {
     let mut browser = Browser::new(&app());
     for back in [
         "https://evil.example/",
         "//evil.example/",
         "/\\evil.example",
         "/sign-out",
+        "/product/gramophone",
+        "/product//evil.example",
         "",
     ] {
         browser
-            .post("/theme", &[("theme", "dark"), ("back", back)])
+            .post("/preferences", &[("theme", "dark"), ("back", back)])
             .await
             .sends_to("/");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_says_so_kindly() {
+    let app = app();
+    let mut browser = with_cart(&app, "hat").await;
+    let mut away = browser.clone();
+    browser.post("/sign-out", &[]).await;
+    for path in ["/cart", "/sign-in"] {
+        away.get(path).await.shows("You were away for a while");
+        Browser::new(&app).get(path).await.hides("You were away");
+    }
+}
+
+#[tokio::test]
+async fn the_session_shows_itself() {
+    let app = app();
+    let mut browser = Browser::new(&app);
+    let page = browser.get("/about-this-session").await;
+    page.shows("You have none.");
+    assert!(!page.headers.contains_key("server-timing"));
+    browser.post("/cart/add", &[("product", "hat")]).await;
+    browser.get("/").await;
+    let page = browser.get("/about-this-session").await;
+    page.shows(r#"<dt>cart</dt><dd><code>{&quot;hat&quot;:1}</code></dd>"#);
+    page.shows("<li><code>load</code>");
+    let secret = browser.cookies();
+    page.hides(secret.split_once('=').expect("a cookie").1);
+    let timing = |page: &Answer| {
+        let value = page.headers["server-timing"].to_str().expect("ASCII");
+        let names = value
+            .split(", ")
+            .map(|part| part.split(';').next().unwrap_or_default());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(timing(&page), ["store-load"]);
+    let answer = browser.post("/cart/add", &[("product", "bag")]).await;
+    assert_eq!(timing(&answer), ["store-load", "store-update"]);
+    let answer = browser.post("/sign-in", &ADA).await;
+    assert_eq!(timing(&answer), ["store-load", "store-sign-in"]);
 }
 
 /// S-81.
@@ -467,7 +852,8 @@ async fn forms_of_other_sites_are_refused() {
             "/sign-in",
             "/sign-out",
             "/checkout/summary",
-            "/theme",
+            "/preferences",
+            "/account/close",
         ] {
             let answer = browser
                 .send(Method::POST, path, headers, "product=hat".into())
@@ -485,27 +871,62 @@ async fn forms_of_other_sites_are_refused() {
     assert_eq!(badge(&page), "1");
 }
 
+/// S-81: every kind of request that a browser, old or new, makes for a page of any site. The sign-in is no
+/// exception: else another site could sign a visitor in as somebody else.
+#[tokio::test]
+async fn unsafe_requests_of_other_origins_are_refused() {
+    let here = "http://127.0.0.1:3000";
+    let methods = ["GET", "HEAD", "OPTIONS", "POST", "TRACE", "FOO"];
+    let sites = ["same-origin", "none", "same-site", "cross-site", "", "junk"];
+    let elsewhere = ["https://evil.example", "null", "http://127.0.0.1:3001"];
+    for path in ["/sign-in", "/cart/add"] {
+        let app = app();
+        for method in methods {
+            for site in sites {
+                for origin in ["", here].into_iter().chain(elsewhere) {
+                    let headers = [("sec-fetch-site", site), ("origin", origin)];
+                    let sent: Vec<_> = headers.into_iter().filter(|(_, v)| !v.is_empty()).collect();
+                    let form = "name=ada&password=demo-password&product=hat";
+                    let answer = Browser::new(&app)
+                        .send(method.parse().unwrap(), path, &sent, form.into())
+                        .await;
+                    let is_safe = ["GET", "HEAD", "OPTIONS"].contains(&method);
+                    let is_ours = match site {
+                        "same-origin" | "none" => true,
+                        // A browser of before 2023: the origin decides, and its absence is no browser.
+                        "" => origin.is_empty() || origin == here,
+                        _ => false,
+                    };
+                    let what = format!("{method} {path} {sent:?}");
+                    let refused = answer.status == StatusCode::FORBIDDEN;
+                    assert_eq!(refused, !is_safe && !is_ours, "{what}");
+                    let has_effect = answer.headers.contains_key(SET_COOKIE);
+                    assert_eq!(has_effect, method == "POST" && is_ours, "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_typed_is_text_and_never_markup() {
     const EVIL: &str = r#""><script>alert('1')</script>"#;
     let mut browser = with_cart(&app(), "hat").await;
     let mut address = ADDRESS;
     address[0].1 = EVIL;
+    browser.post("/checkout/address", &address).await;
+    browser.post("/checkout/delivery", &DELIVERY).await;
     let pages = [
-        browser.submit("/checkout/address", &address).await,
         browser.get("/checkout/address").await,
-        browser.submit("/checkout/delivery", &CHOICE).await,
-        browser
-            .submit("/checkout/summary", &[("total", "4190")])
-            .await,
+        browser.submit("/checkout/payment", &PAYMENT).await,
+        browser.get("/about-this-session").await,
+        browser.submit("/checkout/summary", &HAT).await,
         browser
             .post("/sign-in", &[("name", EVIL), ("password", EVIL)])
             .await,
     ];
     for page in &pages {
-        page.hides("<script");
-    }
-    for page in &pages[1..] {
+        page.hides("<script>");
         page.shows("&quot;&gt;&lt;script&gt;alert('1')&lt;/script&gt;");
     }
 }
@@ -528,7 +949,13 @@ async fn quantities_that_cannot_be_are_refused_next_to_the_field() {
         page.shows(r#"<p class="mistake" id="quantity-hat-mistake">"#);
         page.shows(&format!(r#"value="{typed}""#));
         assert_eq!(badge(&page), "1", "{typed}");
+        let page = browser.post("/cart/add", &form).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY, "{typed}");
+        page.shows(r#"<p class="mistake" id="quantity-mistake">"#);
     }
+    let none = [("product", "hat"), ("quantity", "0")];
+    let page = browser.post("/cart/add", &none).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
@@ -553,7 +980,7 @@ async fn unknown_products_and_pages_are_not_found() {
         page.shows("<h1>Not found</h1>");
     }
     assert_eq!(
-        browser.get("/gramophone").await.status,
+        browser.get("/product/gramophone").await.status,
         StatusCode::NOT_FOUND
     );
     assert_eq!(
@@ -591,13 +1018,18 @@ async fn every_page_says_what_a_browser_may_do_with_it() {
     let mut browser = ready_to_confirm(&app()).await;
     let paths = [
         "/",
+        "/product/hat",
         "/cart",
         "/sign-in",
+        "/register",
+        "/about-this-session",
         "/checkout/address",
         "/checkout/delivery",
+        "/checkout/payment",
         "/checkout/summary",
         "/nowhere",
         "/style.css",
+        "/shop.js",
         "/icon.svg",
     ];
     for path in paths {
@@ -613,7 +1045,7 @@ async fn every_page_says_what_a_browser_may_do_with_it() {
         assert_eq!(page.headers["referrer-policy"], "same-origin", "{path}");
         assert!(page.headers.contains_key(CONTENT_TYPE), "{path}");
         assert!(page.headers.contains_key(CACHE_CONTROL), "{path}");
-        for inline in ["<script", "<style", " style=", " onclick="] {
+        for inline in ["<script>", "<style", " style=", " onclick="] {
             page.hides(inline);
         }
         if page.headers[CONTENT_TYPE]
@@ -633,7 +1065,7 @@ async fn files_cost_no_call_of_the_store() {
     // The first page takes the note out of the session.
     browser.get("/").await;
     store.reset_counts();
-    for path in ["/style.css", "/icon.svg", "/nowhere"] {
+    for path in ["/style.css", "/shop.js", "/icon.svg", "/nowhere"] {
         browser.get(path).await;
     }
     assert_eq!(store.total_calls(), 0);

@@ -4,16 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::Session;
+use super::client::recognise;
 use crate::commit::Stored;
 use crate::context::Context;
 use crate::cookie::Candidates;
 use crate::data::Data;
-use crate::error::{Chain, Result};
-use crate::token::Token;
+use crate::error::{Error, Result, StoreError};
+use crate::event::SessionEvent;
+use crate::seal::Ticket;
 use crate::transport::Carried;
+use crate::visit::Visit;
 
 /// A session that is loaded when somebody asks for it.
 ///
@@ -55,20 +59,25 @@ pub struct LazySession(Arc<Pending>);
 struct Pending {
     context: Arc<Context>,
     carried: Carried,
+    visit: Option<Box<Visit>>,
     loaded: OnceCell<Session>,
     /// Somebody asked, so the response depends on the session.
     asked: AtomicBool,
+    /// The request does not count as use of the session.
+    no_touch: AtomicBool,
     /// The response is ready: what is loaded from now on can only be read.
     closed: AtomicBool,
 }
 
 impl LazySession {
-    pub(crate) fn new(context: Arc<Context>, carried: Carried) -> Self {
+    pub(crate) fn new(context: Arc<Context>, carried: Carried, visit: Option<Box<Visit>>) -> Self {
         Self(Arc::new(Pending {
             context,
             carried,
+            visit,
             loaded: OnceCell::new(),
             asked: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }))
     }
@@ -89,18 +98,48 @@ impl LazySession {
         let Pending {
             context,
             carried,
+            visit,
             loaded,
             asked,
+            no_touch,
             closed,
         } = &*self.0;
         asked.store(true, Ordering::SeqCst);
-        let session = loaded.get_or_try_init(|| load(context, carried)).await?;
+        let session = loaded
+            .get_or_try_init(|| load(context, carried, visit.as_deref()))
+            .await?;
+        if no_touch.load(Ordering::SeqCst) {
+            session.no_touch();
+        }
         // In this order: `close` sets the flag first and looks for the session then, so that one of
         // the two sees the other.
         if closed.load(Ordering::SeqCst) {
             session.close();
         }
         Ok(session.clone())
+    }
+
+    /// This request does not count as use of the session, as [`Session::no_touch`] has it, whether or
+    /// not it is loaded yet. [`NoTouch`](crate::NoTouch) marks whole routes.
+    pub fn no_touch(&self) {
+        self.0.no_touch.store(true, Ordering::SeqCst);
+        if let Some(session) = self.0.loaded.get() {
+            session.no_touch();
+        }
+    }
+
+    /// What all requests of the layer share. This does not ask for the session.
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0.context
+    }
+
+    /// Where somebody who looks at a page is sent instead of this error.
+    pub(crate) fn sign_in_location(&self, error: &Error) -> Option<HeaderValue> {
+        let config = &self.0.context.config;
+        let step_up = config.step_up_page.as_ref();
+        let step_up = step_up.filter(|_| error.is_step_up_needed());
+        let page = step_up.or(config.sign_in_page.as_ref())?;
+        self.0.visit.as_ref()?.location(page)
     }
 
     /// Whether anybody asked for the session.
@@ -124,57 +163,97 @@ impl fmt::Debug for LazySession {
 }
 
 /// Finds the session of a request: that of its one live token (S-30).
-async fn load(context: &Arc<Context>, carried: &Carried) -> Result<Session> {
-    let candidates = carried.candidates(&context.config.cookie);
-    if candidates.overflow() {
-        tracing::warn!("request has too many session cookies; none is used");
-        return Ok(Session::new(context, None, false));
+async fn load(context: &Arc<Context>, carried: &Carried, visit: Option<&Visit>) -> Result<Session> {
+    let candidates = carried.candidates(&context.config.carrier, &context.seal);
+    let found = if candidates.overflow() {
+        context.tell(&SessionEvent::TooManyCookies {});
+        None
+    } else {
+        context.deadline(find_one(context, &candidates)).await?
+    };
+    let client = recognise(context, visit, found.as_ref())?;
+    let found = found.filter(|_| !client.refused);
+    if let Some(session) = found.as_ref().and_then(Session::id) {
+        context.tell(&SessionEvent::Loaded { session });
     }
-    let found = context.deadline(find_one(context, &candidates)).await?;
-    Ok(Session::new(context, found, false))
+    let session = found.unwrap_or_else(|| Session::new(context, None, context.now(), false));
+    session.note_client(client);
+    Ok(session)
 }
 
 /// Looks up the one live session among those that a request has tokens of.
-async fn find_one(context: &Context, candidates: &Candidates) -> Result<Option<(Stored, Data)>> {
-    let mut found: Option<(Stored, Data)> = None;
-    for token in candidates.iter() {
-        let Some(next) = find(context, *token).await? else {
+async fn find_one(context: &Arc<Context>, candidates: &Candidates<'_>) -> Result<Option<Session>> {
+    let mut found: Option<Session> = None;
+    // By number, since an iterator would be kept while waiting.
+    let mut at = 0;
+    while let Some(value) = candidates.get(at) {
+        at += 1;
+        let Some(mut ticket) = context.seal.open(value) else {
+            context.tell(&SessionEvent::Forged {});
+            continue;
+        };
+        let Some(next) = find(context, &mut ticket, false).await? else {
             continue;
         };
         match &found {
-            Some((first, _)) if first.id() != next.0.id() => {
-                tracing::warn!("request has cookies of two live sessions; none is used");
+            Some(first) if first.id() != next.id() => {
+                let sessions = [first.id(), next.id()].map(|id| id.expect("it is stored"));
+                context.tell(&SessionEvent::DuplicateCookies { sessions });
                 return Ok(None);
             }
             // A replaced token in its grace, besides the current one.
-            Some(_) if next.0.record.digest != next.0.digest => {}
+            Some(_) if !next.has_current_token() => {}
             _ => found = Some(next),
         }
     }
     Ok(found)
 }
 
-/// Looks up the live session that a token opens.
-pub(super) async fn find(context: &Context, token: Token) -> Result<Option<(Stored, Data)>> {
+/// Looks up the live session that a ticket opens, in the store unless it comes along: then it is
+/// taken out.
+pub(super) async fn find(
+    context: &Arc<Context>,
+    // By reference, and nothing made of it is kept while waiting: see `Deadline`.
+    ticket: &mut Ticket,
+    reopened: bool,
+) -> Result<Option<Session>> {
     let now = context.now();
+    let loaded = match ticket.record.take() {
+        Some(record) => Ok(Some(*record)),
+        None => context.store.load(ticket.token.id(), now).await,
+    };
+    let token = ticket.token;
     let session = token.id();
     // Reported, and nobody's session (S-74).
-    let damaged = |error: &(dyn std::error::Error + 'static)| {
-        tracing::error!(%session, error = %Chain(error), "stored session is damaged");
+    let damaged = |error: StoreError| {
+        let error = Error::from(error);
+        context.tell(&SessionEvent::Corrupt { session, error });
     };
-    let record = match context.store.load(session, now).await {
+    let record = match loaded {
         Ok(Some(record)) => record,
-        Ok(None) => return Ok(None),
+        Ok(None) => {
+            context.tell(&SessionEvent::Unknown { session });
+            return Ok(None);
+        }
         Err(error) if error.is_corrupt() => {
-            damaged(&error);
+            damaged(error);
             return Ok(None);
         }
         Err(error) => return Err(error.into()),
     };
     let digest = token.digest(&context.config.namespace);
     // Checked here whatever the store did, so that its mistakes cannot open a session (S-47).
-    if !record.accepts(digest, now) || !record.is_live(context.config.policy, now) {
-        tracing::debug!(%session, "token is not accepted");
+    if !record.accepts(digest, now) {
+        let event = if record.had(digest) {
+            SessionEvent::StaleToken { session }
+        } else {
+            SessionEvent::WrongSecret { session }
+        };
+        context.tell(&event);
+        return Ok(None);
+    }
+    if !record.is_live(context.config.policy_of(&record), now) {
+        context.tell(&SessionEvent::Expired { session });
         return Ok(None);
     }
     match Data::parse(Arc::clone(&record.data)) {
@@ -184,10 +263,16 @@ pub(super) async fn find(context: &Context, token: Token) -> Result<Option<(Stor
                 token,
                 digest,
             };
-            Ok(Some((stored, data)))
+            // Built here: what is handed up from future to future is then one pointer.
+            Ok(Some(Session::new(
+                context,
+                Some((stored, data)),
+                now,
+                reopened,
+            )))
         }
         Err(error) => {
-            damaged(&error);
+            damaged(StoreError::corrupt(error));
             Ok(None)
         }
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::Session;
 use crate::changes::{Change, Changes};
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Stored};
-use crate::data::Data;
+use crate::csrf::CSRF_KEY;
+use crate::data::{Data, Json};
 use crate::error::Result;
 use crate::transport::Notice;
+use crate::watch::CLIENT_KEY;
 
 /// A session while it is in a handler's hands.
 pub(super) struct State {
@@ -19,6 +21,10 @@ pub(super) struct State {
     /// end: what a `save` took along before then does not come back.
     pub(super) resets: u64,
     pub(super) ends: u64,
+    /// Somebody signed in by this request.
+    pub(super) signs_in: bool,
+    /// The fingerprint of the request's client, if clients are watched.
+    pub(super) client: Option<Json>,
     pub(super) is_new: bool,
     /// Who is signed in, a `sign_in` that is not stored yet included.
     pub(super) owner: Option<Arc<str>>,
@@ -35,7 +41,7 @@ impl State {
             Change::Remove(key) => {
                 self.data.remove(key);
             }
-            Change::Clear => self.data.clear(),
+            Change::Clear => self.data.clear_but(CLIENT_KEY),
             // `update` sets the value that its closure made.
             Change::Update(..) => {}
         }
@@ -50,16 +56,33 @@ impl State {
         mem::take(&mut self.draft.changes)
     }
 
+    /// Lets a session that will be stored know its client.
+    fn add_client(&mut self) {
+        let stays = self.data.len() > 0 || self.draft.actions.sign_in.is_some();
+        let known = self.data.get(CLIENT_KEY).is_some();
+        if let Some(client) = self.client.clone().filter(|_| stays && !known) {
+            // Nothing of the application is overwritten.
+            let _none = self.edit(Change::Set(CLIENT_KEY.into(), client));
+        }
+    }
+
     /// Encodes the values for writing, if there are changes that count; returns those that do not.
     #[must_use = "closures are dropped without a lock held"]
     pub(super) fn prepare(&mut self, occasion: Occasion) -> Changes {
+        let mut dropped = Changes::default();
         if occasion == Occasion::FailedResponse {
-            return self.draft.drop_changes();
+            dropped = self.draft.drop_changes();
+            if self.draft.actions.sign_in.is_some() {
+                // It counts, and with it what every sign-in does to the values (S-40, S-85).
+                self.data = self.draft.values();
+                let _none = self.edit(Change::Remove(CSRF_KEY.into()));
+            }
         }
         if !self.draft.changes.is_empty() && self.draft.content.is_none() {
+            self.add_client();
             self.draft.content = Some(self.data.encode());
         }
-        Changes::default()
+        dropped
     }
 }
 
@@ -80,6 +103,7 @@ impl<'a> Lease<'a> {
             changes: mem::take(&mut state.draft.changes),
             actions: mem::take(&mut state.draft.actions),
             began: state.draft.began,
+            no_touch: state.draft.no_touch,
             ..Draft::default()
         };
         Self {
@@ -90,7 +114,7 @@ impl<'a> Lease<'a> {
         }
     }
 
-    pub(super) async fn commit(mut self, occasion: Occasion) -> Result<Outcome> {
+    pub(super) async fn commit(&mut self, occasion: Occasion) -> Result<Outcome> {
         let context = &self.session.0.context;
         let outcome = commit::run(context, &mut self.draft, occasion).await?;
         self.settle(outcome);
@@ -111,8 +135,9 @@ impl<'a> Lease<'a> {
             *destroy = destroy.or(id);
             return;
         }
-        let current = draft.current(&context.config);
-        state.notice = commit::notice(outcome, state.notice, current, draft.at);
+        let before = mem::take(&mut state.notice);
+        let current = draft.current(context);
+        state.notice = commit::notice(outcome, before, current, draft.at);
         state.draft.stored = draft.stored;
         if state.resets != self.resets {
             return;

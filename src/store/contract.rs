@@ -68,7 +68,8 @@ use crate::record::{Record, Version};
 /// dead session to life.
 ///
 /// The methods are written as `fn … -> impl Future + Send`; an implementation may say `async fn`.
-/// `examples/custom_store.rs` has a whole one.
+/// `examples/custom_store.rs` has a whole one, and [the guide](crate::guide::writing_a_store) says what to
+/// mind.
 pub trait SessionStore: Send + Sync + 'static {
     /// Stores a new session.
     ///

@@ -9,7 +9,7 @@ use crate::id::SessionId;
 use crate::record::{Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update};
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// What a layer and its sessions ask of a store.
 pub(crate) trait ErasedStore: Send + Sync {

@@ -24,10 +24,12 @@ use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, Wh
 ///
 /// The store holds at most [`max_sessions`](MemoryStoreBuilder::max_sessions) sessions and
 /// [`max_bytes`](MemoryStoreBuilder::max_bytes) bytes. When it is full, a new or grown session
-/// pushes out expired ones first, and then those that were not used (loaded, updated or touched) for
-/// longest: **their users are signed out**. The session that needs the room is never refused, even
-/// if it alone exceeds a bound. A flood of new sessions can thus push out those of users who are
-/// away: give the store room for more sessions than you expect to be live at once.
+/// pushes out expired ones first, then those without an owner, and then those of signed-in users:
+/// **they are signed out**. Within each kind those go first that were not used (loaded, updated or
+/// touched) for longest. The session that needs the room is never refused, even if it alone exceeds a
+/// bound. A flood of anonymous sessions so costs at most one signed-in user the session (ASVS
+/// 2.4.1); it does push out the carts of guests: give the store room for more sessions than you
+/// expect to be live at once.
 ///
 /// Operations remove a few expired sessions in passing, so that their memory is free soon. Without
 /// traffic they stay until [`delete_expired`](SessionStore::delete_expired) is called.
@@ -79,6 +81,7 @@ impl MemoryStore {
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             max_sessions: 100_000,
+            max_anonymous_sessions: usize::MAX,
             max_bytes: 64 << 20,
         }
     }
@@ -131,6 +134,7 @@ impl fmt::Debug for MemoryStore {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct MemoryStoreBuilder {
     max_sessions: usize,
+    max_anonymous_sessions: usize,
     max_bytes: usize,
 }
 
@@ -138,6 +142,13 @@ impl MemoryStoreBuilder {
     /// How many sessions are held at most; 0 has room for one, too. The default is 100 000.
     pub fn max_sessions(mut self, max: usize) -> Self {
         self.max_sessions = max;
+        self
+    }
+
+    /// How many of them may have no owner; 0 has room for one, too. The default is no bound of their
+    /// own: all places that signed-in users do not need.
+    pub fn max_anonymous_sessions(mut self, max: usize) -> Self {
+        self.max_anonymous_sessions = max;
         self
     }
 
@@ -232,15 +243,102 @@ impl SessionStore for MemoryStore {
 /// The records and two indexes over them.
 struct Sessions {
     bounds: MemoryStoreBuilder,
-    /// The records, from the least to the most recently used.
-    by_use: LinkedHashMap<SessionId, Record>,
+    by_use: ByUse,
     by_expiry: BTreeSet<(Timestamp, SessionId)>,
     by_owner: BTreeSet<(Arc<str>, SessionId)>,
     /// When an owner's sessions were revoked, and which was spared.
     revoked: HashMap<Arc<str>, Revoked>,
     bytes: usize,
-    /// The most records there were since `by_use` was last shrunk.
+}
+
+/// The records, anonymous ones apart, since they make room first.
+#[derive(Default)]
+struct ByUse {
+    anonymous: Shelf,
+    signed_in: Shelf,
+}
+
+impl ByUse {
+    fn len(&self) -> usize {
+        self.anonymous.records.len() + self.signed_in.records.len()
+    }
+
+    fn shelf_for(&mut self, record: &Record) -> &mut Shelf {
+        match record.owner {
+            Some(_) => &mut self.signed_in,
+            None => &mut self.anonymous,
+        }
+    }
+
+    fn get(&self, id: SessionId) -> Option<&Record> {
+        let Self {
+            anonymous,
+            signed_in,
+        } = self;
+        let found = signed_in.records.get(&id);
+        found.or_else(|| anonymous.records.get(&id))
+    }
+
+    /// The record, as the most recently used one.
+    fn used(&mut self, id: SessionId) -> Option<&mut Record> {
+        let Self {
+            anonymous,
+            signed_in,
+        } = self;
+        let found = signed_in.records.to_back(&id);
+        found.or_else(|| anonymous.records.to_back(&id))
+    }
+
+    /// Puts a record in the place of the session's earlier one, as the most recently used.
+    fn insert(&mut self, id: SessionId, record: Record) -> Option<Record> {
+        let shelf = self.shelf_for(&record);
+        if let Some(current) = shelf.records.to_back(&id) {
+            return Some(mem::replace(current, record));
+        }
+        let old = self.remove(id);
+        self.shelf_for(&record).insert(id, record);
+        old
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Record> {
+        let removed = self.signed_in.remove(id);
+        removed.or_else(|| self.anonymous.remove(id))
+    }
+}
+
+/// Records, from the least to the most recently used.
+#[derive(Default)]
+struct Shelf {
+    records: LinkedHashMap<SessionId, Record>,
+    /// The most records there were since the map was last shrunk.
     peak: usize,
+}
+
+impl Shelf {
+    /// Up to this many records the space is kept.
+    const NOT_WORTH_SHRINKING: usize = 64;
+
+    fn insert(&mut self, id: SessionId, record: Record) {
+        self.records.insert(id, record);
+        self.peak = self.peak.max(self.records.len());
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Record> {
+        let removed = self.records.remove(&id)?;
+        // The map keeps the space of removed records for new ones; after a flood it is given back.
+        // Half the peak was removed since the last time: a removal's share of the work is constant.
+        if self.records.len() <= self.peak / 2 && self.peak > Self::NOT_WORTH_SHRINKING {
+            self.records.shrink_to_fit();
+            self.peak = self.records.len();
+        }
+        Some(removed)
+    }
+
+    /// Who was not used for longest, other than `newest`.
+    fn oldest_but(&self, newest: SessionId) -> Option<SessionId> {
+        let (&id, _) = self.records.front()?;
+        (id != newest).then_some(id)
+    }
 }
 
 struct Revoked {
@@ -280,18 +378,14 @@ impl Sessions {
     /// become fewer even if every operation adds one.
     const SWEPT_AT_ONCE: usize = 4;
 
-    /// Up to this many records the space is kept.
-    const NOT_WORTH_SHRINKING: usize = 64;
-
     fn new(bounds: MemoryStoreBuilder) -> Self {
         Self {
             bounds,
-            by_use: LinkedHashMap::new(),
+            by_use: ByUse::default(),
             by_expiry: BTreeSet::new(),
             by_owner: BTreeSet::new(),
             revoked: HashMap::new(),
             bytes: 0,
-            peak: 0,
         }
     }
 
@@ -299,7 +393,7 @@ impl Sessions {
         if self.live(id, now).is_some() {
             return Create::Taken;
         }
-        self.insert(id, record.clone());
+        self.put(id, record.clone());
         self.evict(id, now);
         Create::Done
     }
@@ -307,11 +401,11 @@ impl Sessions {
     /// The record, if it is live, which counts as used.
     fn live(&mut self, id: SessionId, now: Timestamp) -> Option<&Record> {
         self.delete_expired(now, Self::SWEPT_AT_ONCE);
-        if self.by_use.get(&id)?.expires <= now {
+        if self.by_use.get(id)?.expires <= now {
             self.remove(id);
             return None;
         }
-        self.by_use.to_back(&id).map(|record| &*record)
+        self.by_use.used(id).map(|record| &*record)
     }
 
     fn update(
@@ -328,18 +422,20 @@ impl Sessions {
             }
             Some(_) => {}
         }
-        self.replace(id, record.clone());
+        self.put(id, record.clone());
         self.evict(id, now);
         Update::Done
     }
 
     fn touch(&mut self, id: SessionId, expires: Timestamp, now: Timestamp) -> bool {
-        let Some(current) = self.live(id, now) else {
+        if self.live(id, now).is_none() {
+            return false;
+        }
+        let Some(record) = self.by_use.used(id) else {
             return false;
         };
-        let from = current.expires;
-        let record = &mut self.by_use[&id];
         record.seen = record.seen.max(now);
+        let from = record.expires;
         if expires > from {
             record.expires = expires;
             self.move_expiry(id, from, expires);
@@ -372,8 +468,10 @@ impl Sessions {
         if let Some(limit) = admission.limit {
             let mut others: Vec<_> = self
                 .ids_of(owner)
-                .filter(|other| *other != id && self.by_use[other].expires > now)
-                .map(|other| (self.by_use[&other].authenticated, other))
+                .filter(|other| *other != id)
+                .filter_map(|other| Some((other, self.by_use.get(other)?)))
+                .filter(|(_, record)| record.expires > now)
+                .map(|(other, record)| (record.authenticated, other))
                 .collect();
             let room = limit.max.get() - 1;
             let surplus = others.len().saturating_sub(room);
@@ -385,11 +483,7 @@ impl Sessions {
                 self.remove(*oldest);
             }
         }
-        if expected.is_some() {
-            self.replace(id, record.clone());
-        } else {
-            self.insert(id, record.clone());
-        }
+        self.put(id, record.clone());
         self.evict(id, now);
         SignIn::Done
     }
@@ -410,7 +504,7 @@ impl Sessions {
     fn list_by_owner(&mut self, owner: &str, now: Timestamp) -> Vec<(SessionId, Record)> {
         self.delete_expired(now, Self::SWEPT_AT_ONCE);
         self.ids_of(owner)
-            .map(|id| (id, &self.by_use[&id]))
+            .filter_map(|id| Some((id, self.by_use.get(id)?)))
             .filter(|(_, record)| record.expires > now)
             .map(|(id, record)| (id, record.clone()))
             .collect()
@@ -434,11 +528,10 @@ impl Sessions {
 
     fn delete_all(&mut self) -> usize {
         let removed = self.by_use.len();
-        self.by_use = LinkedHashMap::new();
+        self.by_use = ByUse::default();
         self.by_expiry.clear();
         self.by_owner.clear();
         self.bytes = 0;
-        self.peak = 0;
         removed
     }
 
@@ -449,52 +542,54 @@ impl Sessions {
         self.by_owner.range(first..=last).map(|(_, id)| *id)
     }
 
-    /// Makes room for `newest`, which is the most recently used.
+    /// Makes room for `newest`, which is the most recently used of its kind.
     fn evict(&mut self, newest: SessionId, now: Timestamp) {
-        while self.by_use.len() > self.bounds.max_sessions || self.bytes > self.bounds.max_bytes {
+        loop {
+            let ByUse {
+                anonymous,
+                signed_in,
+            } = &self.by_use;
+            let full =
+                self.by_use.len() > self.bounds.max_sessions || self.bytes > self.bounds.max_bytes;
+            let crowded = anonymous.records.len() > self.bounds.max_anonymous_sessions;
+            if !full && !crowded {
+                return;
+            }
+            let oldest = anonymous.oldest_but(newest);
+            let oldest = oldest.or_else(|| signed_in.oldest_but(newest).filter(|_| full));
             if self.remove_first_expired(now) {
                 continue;
             }
-            match self.by_use.front() {
-                Some((&id, _)) if id != newest => self.remove(id),
-                _ => break,
+            match oldest {
+                Some(id) => self.remove(id),
+                None => return,
             };
         }
     }
 
-    fn insert(&mut self, id: SessionId, record: Record) {
-        self.bytes += cost(&record);
-        self.by_expiry.insert((record.expires, id));
-        self.list(id, record.owner.as_ref());
-        self.by_use.insert(id, record);
-        self.peak = self.peak.max(self.by_use.len());
-    }
-
-    fn remove(&mut self, id: SessionId) -> Option<Record> {
-        let record = self.by_use.remove(&id)?;
-        self.bytes -= cost(&record);
-        self.by_expiry.remove(&(record.expires, id));
-        self.unlist(id, record.owner.as_ref());
-        // The map keeps the space of removed records for new ones; after a flood it is given back.
-        // Half the peak was removed since the last time: a removal's share of the work is constant.
-        if self.by_use.len() <= self.peak / 2 && self.peak > Self::NOT_WORTH_SHRINKING {
-            self.by_use.shrink_to_fit();
-            self.peak = self.by_use.len();
-        }
-        Some(record)
-    }
-
-    fn replace(&mut self, id: SessionId, record: Record) {
+    /// Stores a record, as the most recently used one.
+    fn put(&mut self, id: SessionId, record: Record) {
         let owner = record.owner.clone();
         let expires = record.expires;
         self.bytes += cost(&record);
-        let old = mem::replace(&mut self.by_use[&id], record);
+        let Some(old) = self.by_use.insert(id, record) else {
+            self.by_expiry.insert((expires, id));
+            return self.list(id, owner.as_ref());
+        };
         self.bytes -= cost(&old);
         self.move_expiry(id, old.expires, expires);
         if old.owner != owner {
             self.unlist(id, old.owner.as_ref());
             self.list(id, owner.as_ref());
         }
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Record> {
+        let record = self.by_use.remove(id)?;
+        self.bytes -= cost(&record);
+        self.by_expiry.remove(&(record.expires, id));
+        self.unlist(id, record.owner.as_ref());
+        Some(record)
     }
 
     fn move_expiry(&mut self, id: SessionId, from: Timestamp, to: Timestamp) {
@@ -558,15 +653,36 @@ mod tests {
         }
     }
 
-    /// The ids held, from the least to the most recently used.
+    /// The records, anonymous ones first, each kind from the least to the most recently used.
+    fn records(sessions: &Sessions) -> impl Iterator<Item = (&SessionId, &Record)> {
+        let ByUse {
+            anonymous,
+            signed_in,
+        } = &sessions.by_use;
+        anonymous.records.iter().chain(signed_in.records.iter())
+    }
+
+    /// The ids held, in that order.
     fn held(store: &MemoryStore) -> Vec<SessionId> {
-        store.lock().by_use.keys().copied().collect()
+        records(&store.lock()).map(|(id, _)| *id).collect()
     }
 
     /// The indexes and the count of bytes say what the records say.
     fn assert_consistent(store: &MemoryStore) {
         let sessions = store.lock();
-        let records = || sessions.by_use.iter();
+        let records = || records(&sessions);
+        for (_, record) in &sessions.by_use.anonymous.records {
+            assert_eq!(record.owner, None);
+        }
+        assert_eq!(sessions.by_use.len(), records().count());
+        assert!(
+            sessions
+                .by_use
+                .signed_in
+                .records
+                .values()
+                .all(|r| r.owner.is_some())
+        );
         let by_expiry = records()
             .map(|(id, record)| (record.expires, *id))
             .collect();
@@ -661,6 +777,45 @@ mod tests {
         assert_eq!(held(&store).first(), Some(&id(0)));
         assert!(store.bytes() <= 20 * COST);
         assert_consistent(&store);
+    }
+
+    /// S-69.
+    #[tokio::test]
+    async fn anonymous_sessions_make_room_before_signed_in_ones() {
+        let store = MemoryStore::builder().max_sessions(3).build();
+        let put = async |n, owner, len| {
+            let created = store.create(id(n), &record(9, owner, len), at(0)).await;
+            assert_eq!(created.unwrap(), Create::Done);
+            assert_consistent(&store);
+            held(&store)
+        };
+        put(0, Some("ada"), 0).await;
+        put(1, None, 0).await;
+        put(2, None, 0).await;
+        assert_eq!(put(3, None, 0).await, [2, 3, 0].map(id));
+        assert_eq!(put(4, Some("grace"), 0).await, [3, 0, 4].map(id));
+        assert_eq!(put(5, Some("adam"), 0).await, [0, 4, 5].map(id));
+        // Nobody else is left to go for the newest one, but for a second one it is.
+        assert_eq!(put(6, None, 0).await, [6, 4, 5].map(id));
+        assert_eq!(put(7, None, 0).await, [7, 4, 5].map(id));
+    }
+
+    /// S-69.
+    #[tokio::test]
+    async fn anonymous_sessions_have_a_bound_of_their_own() {
+        for (max, expected) in [(0, &[9][..]), (2, &[8, 9]), (usize::MAX, &[6, 7, 8, 9])] {
+            let store = MemoryStore::builder()
+                .max_sessions(5)
+                .max_anonymous_sessions(max)
+                .build();
+            let ada = record(9, Some("ada"), 0);
+            let _ = store.create(id(99), &ada, at(0)).await.unwrap();
+            fill(&store, [9; 10]).await;
+            let held = held(&store);
+            let expected: Vec<_> = expected.iter().chain(&[99]).map(|n| id(*n)).collect();
+            assert_eq!(held, expected);
+            assert_consistent(&store);
+        }
     }
 
     #[tokio::test]
@@ -767,15 +922,12 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert!(store.lock().by_use.capacity() >= 10_000);
+        assert!(store.lock().by_use.anonymous.records.capacity() >= 10_000);
         assert_eq!(store.delete_expired(at(9), 9_990).await.unwrap(), 9_990);
         let sessions = store.lock();
-        assert!(
-            sessions.by_use.capacity() < 200,
-            "{}",
-            sessions.by_use.capacity()
-        );
-        assert!(sessions.peak < 100, "{}", sessions.peak);
+        let Shelf { records, peak } = &sessions.by_use.anonymous;
+        assert!(records.capacity() < 200, "{}", records.capacity());
+        assert!(*peak < 100, "{peak}");
     }
 
     /// The measured cost holds for records of this size; after a change measure again.
@@ -854,8 +1006,23 @@ mod tests {
                 && (self.sessions.len() > self.bounds.max_sessions
                     || bytes(&self.sessions) > self.bounds.max_bytes)
             {
-                self.sessions.remove(0);
+                self.make_room(|_| true);
             }
+            let anonymous = |sessions: &[(_, Record)]| {
+                sessions.iter().filter(|(_, r)| r.owner.is_none()).count()
+            };
+            while anonymous(&self.sessions) > self.bounds.max_anonymous_sessions {
+                self.make_room(|record| record.owner.is_none());
+            }
+        }
+
+        /// Removes the first anonymous session, or else the first, but not the last.
+        fn make_room(&mut self, may_go: fn(&Record) -> bool) {
+            let (_, others) = self.sessions.split_last().unwrap();
+            let anonymous = others.iter().position(|(_, r)| r.owner.is_none());
+            let at = anonymous.unwrap_or(0);
+            assert!(may_go(&self.sessions[at].1));
+            self.sessions.remove(at);
         }
 
         fn sign_in(
@@ -906,6 +1073,7 @@ mod tests {
     async fn a_hundred_thousand_random_operations_agree_with_a_slow_and_obvious_model() {
         let bounds = MemoryStore::builder()
             .max_sessions(24)
+            .max_anonymous_sessions(5)
             .max_bytes(20 * (COST + 100));
         let store = bounds.clone().build();
         let mut model = Model {
@@ -1008,11 +1176,10 @@ mod tests {
             }
             assert!(store.len() <= 24 && store.bytes() <= 20 * (COST + 100));
             let sessions = store.lock();
-            let live = sessions
-                .by_use
-                .iter()
-                .filter(|(_, record)| record.expires > now);
-            assert!(live.eq(model.sessions.iter().map(|(id, record)| (id, record))));
+            let live = records(&sessions).filter(|(_, record)| record.expires > now);
+            let mut expected: Vec<_> = model.sessions.iter().map(|(id, r)| (id, r)).collect();
+            expected.sort_by_key(|(_, record)| record.owner.is_some());
+            assert!(live.eq(expected));
             drop(sessions);
             assert_consistent(&store);
         }

@@ -1,6 +1,7 @@
 -- The tables and functions of the PostgreSQL store, for those who run their own migrations. Otherwise
--- `PostgresStore::migrate` makes them. With another table name, put it in the place of every
--- `sessions`. It takes PostgreSQL 11 or later and a database in UTF-8.
+-- `PostgresStore::migrate` makes them. With another table name, put it in the place of `sessions` in
+-- every name and in `'sessions'`. With a schema, put it before every `"sessions…"` and
+-- `cloakroom_schema`, as in `"app"."sessions"`. It takes PostgreSQL 11 or later and a database in UTF-8.
 
 CREATE TABLE IF NOT EXISTS cloakroom_schema (
     "table" text COLLATE "C" PRIMARY KEY,
@@ -29,8 +30,8 @@ CREATE TABLE "sessions" (
     data bytea NOT NULL
 );
 
-CREATE INDEX "sessions_expires" ON "sessions" (expires);
-CREATE INDEX "sessions_owner" ON "sessions" (owner) WHERE owner IS NOT NULL;
+CREATE INDEX ON "sessions" (expires);
+CREATE INDEX ON "sessions" (owner) WHERE owner IS NOT NULL;
 
 -- When an owner's sessions were last revoked except `kept`, which is all zeros if none was spared.
 -- Forgotten after an hour.
@@ -41,11 +42,21 @@ CREATE TABLE "sessions_revoked" (
     PRIMARY KEY (owner, kept)
 );
 
-CREATE INDEX "sessions_revoked_at" ON "sessions_revoked" (at);
+CREATE INDEX ON "sessions_revoked" (at);
 
 -- Functions, so that an operation is one trip and yet several steps. They are VOLATILE, and run where
 -- transactions are READ COMMITTED: each step sees what was committed before it began, also while the
 -- step before it waited for a lock.
+
+-- The lock of an owner, for one sign-in or revocation at a time, until the end of the transaction.
+CREATE FUNCTION "sessions_lock"(whose text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE 'transactions have to be READ COMMITTED; set it with ALTER ROLE and default_transaction_isolation'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended(whose, '"sessions"'::regclass::oid::bigint));
+END $$;
 
 -- Compare-and-swap. With `conflict`, `stored` is the record as it is.
 CREATE FUNCTION "sessions_update"(
@@ -77,8 +88,7 @@ DECLARE
     others bigint;
     oldest uuid[];
 BEGIN
-    -- One at a time for an owner, until the end of the transaction.
-    PERFORM pg_advisory_xact_lock(hashtextextended(given.owner, '"sessions"'::regclass::oid::bigint));
+    PERFORM "sessions_lock"(given.owner);
 
     SELECT s.* INTO stored FROM "sessions" AS s
         WHERE s.id = given.id AND s.expires > moment FOR UPDATE;
@@ -139,8 +149,8 @@ DECLARE
     theirs uuid[];
     deleted bigint;
 BEGIN
-    -- The same lock as for a sign-in: one of them is first, and the other sees what it did.
-    PERFORM pg_advisory_xact_lock(hashtextextended(whose, '"sessions"'::regclass::oid::bigint));
+    -- Either a sign-in is first or this, and the other sees what it did.
+    PERFORM "sessions_lock"(whose);
     -- By a clock that is behind, an earlier time may come later.
     INSERT INTO "sessions_revoked" AS r (owner, kept, at)
         VALUES (whose, coalesce(spared, '00000000-0000-0000-0000-000000000000'), moment)

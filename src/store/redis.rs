@@ -1,26 +1,32 @@
-//! Sessions on a Redis server.
+//! Sessions on a Redis server, or on a cluster.
+
+#[cfg(feature = "redis-cluster")]
+mod cluster;
+#[cfg(feature = "redis-cluster")]
+mod nodes;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, ServerErrorKind,
-    Value,
+    Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError,
+    RedisResult, ServerErrorKind, Value,
 };
 
-use crate::clock::{Timestamp, whole_millis};
+use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
 use crate::record::{Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, WhenFull};
 
-/// Keeps sessions on a Redis server, 6.2 or later, or one that speaks like it, such as Valkey.
+/// Keeps sessions on a Redis server or cluster, 6.2 or later, or one that speaks like it, such as Valkey.
 ///
-/// Sessions outlive the process, and any number of processes share them. Clones share one connection,
-/// over which all requests go at once; it is made anew by itself when it breaks.
+/// Sessions outlive the process, and any number of processes share them. Clones share one connection (to
+/// each node), over which all requests go at once; it is made anew by itself when it breaks.
 ///
 /// ```no_run
 /// use cloakroom::{RedisStore, SessionLayer};
@@ -33,22 +39,55 @@ use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, Wh
 ///
 /// # Server
 ///
-/// A single primary, with replicas or without; **not a cluster**, which `connect` refuses. If another
-/// server takes over at the same address, as it does behind a proxy or with a managed service, the store
-/// follows. Sentinel is not asked.
+/// A single primary, with replicas or without. If another server takes over at the same address, as it does
+/// behind a proxy or with a managed service, the store follows. Sentinel is not asked. Or a
+/// [cluster](#cluster).
 ///
 /// A session is a key that expires when the session does, so there is nothing to clean up and no
-/// [`Cleaner`](crate::Cleaner) is needed. The server's clock must be roughly right: what it takes for
-/// expired is gone.
+/// [`Cleaner`](crate::Cleaner) is needed; one does nothing. The servers' clocks must be roughly right: what
+/// they take for expired is gone.
 ///
-/// Give the server `maxmemory-policy noeviction`: with another one it ends sessions when memory is
-/// short, or forgets which sessions an owner has, **so that they cannot be revoked**. `connect` warns of
-/// that in the log. Full, it refuses new sessions and changes, which clients see as a 503.
+/// **Memory.** Give each server `maxmemory-policy noeviction`: with another one it ends sessions when memory
+/// is short, or forgets which sessions an owner has, **so that they cannot be revoked**. `connect` warns of
+/// that in the log. Full, it refuses new sessions and changes, which clients see as a 503; to sign out
+/// and to revoke is still possible.
 ///
-/// A user with the rights `~cloakroom:* +@read +@write +@scripting +@connection +info` is enough.
+/// **Rights.** `~cloakroom:* +@read +@write +@scripting +@connection +info +time` are enough for the user; on a
+/// cluster also `+cluster +asking`.
 ///
-/// What survives a restart is what the server was told to save: `appendonly yes` with the default
-/// `appendfsync everysec` loses up to a second, **logouts too**, and so may a failover.
+/// **Restarts.** What survives one is what the server was told to save: `appendonly yes` with the default
+/// `appendfsync everysec` loses up to a second, **logouts and revocations too**.
+///
+/// **Replication** is asynchronous: a replica that takes its primary's place may lack what that
+/// acknowledged last, so a change of the last moments may be lost, a session that was ended may be back, and a new
+/// one may be missing, or be missing only from its owner's index, where a revocation looks. With
+/// `min-replicas-to-write 1` and a small `min-replicas-max-lag` a primary that lost touch with its replicas
+/// soon takes no more writes, which bounds the loss. `WAIT` would shorten the gap at the price of a
+/// trip to a replica, and the store does not send it. Who must not lose a logout keeps sessions in
+/// PostgreSQL with synchronous replication.
+///
+/// # Cluster
+///
+/// With the feature `redis-cluster`, [`connect`](Self::connect) takes
+/// `redis+cluster://user:password@host:port,host:port`, or `connect_cluster` the URLs of some nodes; the
+/// others are asked for. Slots that move to other nodes are followed, and so is a replica that takes over.
+/// Until it does, requests for the sessions of a failed master end as a 503 at the layer's timeout; those
+/// for other masters go on, if the nodes have the setting `cluster-require-full-coverage no`.
+///
+/// An operation on a session is one trip, as on a single server. What concerns an owner touches the owner's key
+/// and those of the sessions, which lie on different nodes:
+///
+/// * A **sign-in** takes two trips, where a single server needs one: the owner's key decides on it
+///   (revocations, the limit), the session's key holds it, and no script sees both. Only one that
+///   finds more entries than the limit allows looks at the sessions, which takes two more trips, another one to
+///   drop stale entries, and another two to evict. Wherever it is interrupted, it has happened wholly or not at all: no session escapes a
+///   revocation or exceeds the limit, and what may be left is an entry that is dropped later.
+/// * A **revocation** takes three: it is remembered on the owner's key, which refuses sign-ins from then on;
+///   then the sessions end, all at once; then their entries go. If that is interrupted, or a node does not answer
+///   (it is then an error), some sessions may be left: revoke again.
+/// * **`delete_all`** goes through all masters. What moves to another one meanwhile may be missed.
+///
+/// Who signs in while the slot of the owner or the session is being moved may wait up to a second.
 ///
 /// # Keys
 ///
@@ -56,35 +95,72 @@ use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, Wh
 ///
 /// | Key | Type | Holds | Expires |
 /// |---|---|---|---|
-/// | `session:` and the id | string | [`Record::encode`]'s bytes | with the session |
-/// | `owner:` and the owner in hex | sorted set | ids by time of sign-in | when its last session is found gone |
-/// | `revoked:` and the owner in hex | hash | when the owner was last revoked | after two hours |
+/// | `session:{ID}` | string | [`Record::encode`]'s bytes | with the session |
+/// | `owner:{OWNER}`, in hex | sorted set | ids by time of sign-in | after the last session, not before 90 days after the last sign-in |
+/// | `revoked:{OWNER}` | hash | when the owner was last revoked | after two hours |
+/// | `fence:{ID}`, cluster only | hash | sign-ins that must not be completed | after two hours |
 ///
 /// The second is corrected as it is used: what is in it and not this owner's session any more is
-/// dropped when the owner signs in, is listed or is revoked. An owner who never comes back leaves one
-/// small key.
+/// dropped when the owner signs in, is listed or is revoked. A session that ends more than 90 days after
+/// its sign-in has it kept longer, at the price of one more trip when it is written or touched.
 ///
 /// # TLS
 ///
-/// For a URL with `rediss://`, enable TLS in the driver: depend on the crate `redis` in the version used
-/// here, with its feature `tokio-rustls-comp` or `tokio-native-tls-comp`.
+/// With the feature `redis-tls`, `rediss://` and `rediss+cluster://` are for encrypted connections. The
+/// server's certificate must be one that the machine trusts (`SSL_CERT_FILE` names other authorities). The
+/// cryptography is what the process chose as rustls's default, or else `ring`, which becomes it. To trust
+/// other certificates or show one of the client's, make the connection yourself and use
+/// [`new`](Self::new).
 #[derive(Clone)]
 pub struct RedisStore {
-    connection: ConnectionManager,
+    link: Link,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
 }
 
 impl RedisStore {
     /// Connects to the server at a URL: `redis://user:password@host:6379/0`, most of which may be left
-    /// out.
+    /// out; or to a [cluster](#cluster).
     ///
     /// # Errors
     ///
     /// The text is no such URL, no server answers there, it refuses the user or the password, is too old,
-    /// or is part of a cluster; [`source`](StdError::source) says which. The password is in none of them.
+    /// or is part of a cluster and the URL does not say so; [`source`](StdError::source) says which. The password is in none of them.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let Some(urls) = urls_of_cluster(url) {
+            return Self::connect_cluster(&urls).await;
+        }
         let store = Self::new(open(url).await?);
+        store.check().await?;
+        Ok(store)
+    }
+
+    /// Connects to the cluster of which these are some nodes: of several it is enough that one answers. User,
+    /// password and TLS of the first URL are used for all nodes, also those found later.
+    ///
+    /// ```no_run
+    /// use cloakroom::RedisStore;
+    ///
+    /// # async fn connect() -> Result<(), cloakroom::store::StoreError> {
+    /// let store = RedisStore::connect_cluster(&["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), or the server is no part of a cluster.
+    #[cfg(feature = "redis-cluster")]
+    pub async fn connect_cluster(urls: &[impl AsRef<str>]) -> Result<Self, StoreError> {
+        let nodes = urls.iter().map(|url| connection_info(url.as_ref()));
+        let nodes = nodes::Nodes::connect(nodes.collect::<Result<_, _>>()?).await;
+        let store = Self::over(Link::Cluster(nodes.map_err(
+            |error| match error.code() {
+                Some("ERR") => explained(NO_CLUSTER, error),
+                _ => failed(error),
+            },
+        )?));
         store.check().await?;
         Ok(store)
     }
@@ -94,8 +170,12 @@ impl RedisStore {
     /// Nothing is asked of the server; one that does not fit shows when the store is used.
     #[must_use]
     pub fn new(connection: ConnectionManager) -> Self {
+        Self::over(Link::Server(connection))
+    }
+
+    fn over(link: Link) -> Self {
         Self {
-            connection,
+            link,
             keys: Arc::new(Keys::new("cloakroom:")),
             scripts: Arc::new(Scripts::new()),
         }
@@ -120,16 +200,219 @@ impl RedisStore {
         Ok(self)
     }
 
-    /// Whether the server is one that the store can use.
+    /// Whether the servers are such as the store can use.
     async fn check(&self) -> Result<(), StoreError> {
-        let info: String = self.run(&redis::cmd("INFO")).await?;
+        for server in self.link.primaries()? {
+            let info: String = ask(&server, &redis::cmd("INFO")).await.map_err(failed)?;
+            self.link.fits(&info)?;
+        }
+        Ok(())
+    }
+
+    async fn run<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, StoreError> {
+        self.query(key, command).await.map_err(failed)
+    }
+
+    // One server has all keys.
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))]
+    async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> RedisResult<T> {
+        match &self.link {
+            Link::Server(connection) => {
+                let answer = ask(connection, command).await;
+                if let Err(error) = &answer
+                    && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+                {
+                    // After a failover the address leads to another server, but the connection still to
+                    // the one that was demoted. To end it is how to have it made anew.
+                    let _: RedisResult<()> = ask(connection, &redis::cmd("QUIT")).await;
+                }
+                answer
+            }
+            #[cfg(feature = "redis-cluster")]
+            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(key, command).await?)?),
+        }
+    }
+
+    /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
+    async fn call<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Result<T, StoreError> {
+        let command = |verb, script: &str| {
+            let mut command = redis::cmd(verb);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            command
+        };
+        let known = command("EVALSHA", &script.hash);
+        let key = keys.first().copied().unwrap_or_default();
+        match self.query(key, &known).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.run(key, &command("EVAL", &script.code)).await
+            }
+            answer => answer.map_err(failed),
+        }
+    }
+
+    /// Drops from an owner's index what is not this owner's session.
+    async fn prune(&self, owner: &str) -> Result<(), StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let Link::Cluster(_) = &self.link {
+            return self
+                .prune_on_cluster(owner, Timestamp::from_millis(0))
+                .await;
+        }
+        let keys = [&*self.keys.index(owner)];
+        let arguments = [owner.as_bytes(), self.keys.sessions.as_bytes()];
+        self.call(&self.scripts.prune, &keys, &arguments).await
+    }
+
+    /// Keeps an owner's index at least as long as a session that ends then.
+    async fn extend(&self, owner: &str, ends: Timestamp) -> Result<(), StoreError> {
+        let keys = [&*self.keys.index(owner)];
+        self.call(&self.scripts.extend, &keys, &[&decimal(ends)])
+            .await
+    }
+
+    /// What is in a session's key.
+    async fn value(&self, id: SessionId) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = self.keys.session(id);
+        loop {
+            let value = self.run(&key, &Cmd::get(&key)).await?;
+            if self.carries_out(id, &value).await? {
+                continue;
+            }
+            return redis::from_redis_value(value).map_err(StoreError::new);
+        }
+    }
+
+    /// Runs a script on a session's key.
+    async fn at(
+        &self,
+        id: SessionId,
+        script: &Script,
+        arguments: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        loop {
+            let answer = self
+                .call(script, &[&self.keys.session(id)], arguments)
+                .await?;
+            if !self.carries_out(id, &answer).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// On one server nobody meets a sign-in half-way.
+    #[cfg(not(feature = "redis-cluster"))]
+    async fn carries_out(&self, _: SessionId, _: &Value) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn unlink(&self, keys: &[String]) -> Result<usize, StoreError> {
+        let Some(first) = keys.first() else {
+            return Ok(0);
+        };
+        match &self.link {
+            Link::Server(_) => self.run(first, &Cmd::unlink(keys)).await,
+            #[cfg(feature = "redis-cluster")]
+            Link::Cluster(_) => self.unlink_on_cluster(keys).await,
+        }
+    }
+
+    /// Hands what comes after `start` and before the closing brace, in the keys of all servers that begin
+    /// with `start`, to `each`, some at a time.
+    async fn scan<F>(
+        &self,
+        start: &str,
+        mut each: impl FnMut(Vec<String>) -> F,
+    ) -> Result<(), StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        for server in self.link.primaries()? {
+            let mut cursor = 0_u64;
+            loop {
+                let mut command = redis::cmd("SCAN");
+                command
+                    .arg(cursor)
+                    .arg("MATCH")
+                    .arg(pattern(start))
+                    .arg("COUNT")
+                    .arg(1_000);
+                let (next, keys): (_, Vec<Vec<u8>>) =
+                    ask(&server, &command).await.map_err(failed)?;
+                let rest = |key: &Vec<u8>| {
+                    let key = std::str::from_utf8(key).ok()?;
+                    Some(key.strip_prefix(start)?.strip_suffix('}')?.to_owned())
+                };
+                each(keys.iter().filter_map(rest).collect()).await?;
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ask<T: FromRedisValue>(connection: &ConnectionManager, command: &Cmd) -> RedisResult<T> {
+    command.query_async(&mut connection.clone()).await
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+/// How long an attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long what was sent may stay unacknowledged by the other machine, before the connection counts as
+/// broken. The operating system alone would wait for a quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// How long an owner's index is kept after a sign-in, even if all sessions end before. Sessions that end
+/// later, by use or by a policy of their own, have it kept longer before they are stored; so that costs the
+/// others nothing.
+const INDEXED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+const NOT_A_CLUSTER: &str = "the server is part of a cluster; with the feature `redis-cluster`, give its nodes as \
+                             `redis+cluster://HOST:PORT,HOST:PORT`";
+
+#[cfg(feature = "redis-cluster")]
+const NO_CLUSTER: &str = "the server does not answer as part of a cluster; if it is none, its URL is \
+                          `redis://` and so on";
+
+#[derive(Clone)]
+enum Link {
+    Server(ConnectionManager),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Arc<nodes::Nodes>),
+}
+
+impl Link {
+    fn primaries(&self) -> Result<Vec<ConnectionManager>, StoreError> {
+        match self {
+            Self::Server(connection) => Ok(vec![connection.clone()]),
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(nodes) => nodes.masters().map_err(failed),
+        }
+    }
+
+    /// Whether what a server says of itself is as it must be.
+    fn fits(&self, info: &str) -> Result<(), StoreError> {
         let field = |name: &str| {
             info.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;
                 (key == name).then(|| value.trim())
             })
         };
-        if field("cluster_enabled") == Some("1") {
+        if matches!(self, Self::Server(_)) && field("cluster_enabled") == Some("1") {
             return Err(StoreError::new(NOT_A_CLUSTER));
         }
         if let Some(version) = field("redis_version")
@@ -148,103 +431,70 @@ impl RedisStore {
         }
         Ok(())
     }
+}
 
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.query(command).await.map_err(failed)
+const NO_URL: &str = "no URL of a Redis server; it looks like `redis://user:password@host:6379/0`";
+
+const NO_TLS: &str = "`rediss:` needs cloakroom's feature `redis-tls`, which is not enabled";
+
+/// A URL for each node, from one for all: `redis+cluster://user:password@host:port,host:port`.
+#[cfg(feature = "redis-cluster")]
+fn urls_of_cluster(url: &str) -> Option<Vec<String>> {
+    let (scheme, rest) = url.split_once("+cluster://")?;
+    let (hosts, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = hosts.split_at(hosts.rfind('@').map_or(0, |at| at + 1));
+    let url = |host| format!("{scheme}://{user}{host}{path}");
+    Some(hosts.split(',').map(url).collect())
+}
+
+/// The driver asks the process which cryptography to use, and panics if that cannot tell.
+#[cfg(feature = "redis-tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // If it fails, somebody else was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
 
-    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        let mut connection = self.connection.clone();
-        let answer = command.query_async(&mut connection).await;
-        if let Err(error) = &answer
-            && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-        {
-            // After a failover the address leads to another server, but the connection still to the one
-            // that was demoted. To end it is how to have it made anew.
-            let _ = redis::cmd("QUIT").exec_async(&mut connection).await;
-        }
-        answer
+/// How to connect to what a URL names.
+fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
+    #[cfg(feature = "redis-tls")]
+    if url.starts_with("rediss:") {
+        choose_cryptography();
     }
-
-    /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
-    async fn call<T: FromRedisValue>(
-        &self,
-        script: &Script,
-        keys: &[&str],
-        arguments: &[&[u8]],
-    ) -> Result<T, StoreError> {
-        let command = |verb, script: &str| {
-            let mut command = redis::cmd(verb);
-            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
-            command
+    let info = url.into_connection_info().map_err(|error| {
+        let plain = url
+            .strip_prefix("rediss:")
+            .map(|rest| format!("redis:{rest}"));
+        let is_refused_for_tls = plain.is_some_and(|plain| plain.into_connection_info().is_ok());
+        let what = match is_refused_for_tls && cfg!(not(feature = "redis-tls")) {
+            true => NO_TLS,
+            false => NO_URL,
         };
-        let known = command("EVALSHA", &script.hash);
-        match self.query(&known).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(&command("EVAL", &script.code)).await
-            }
-            answer => answer.map_err(failed),
-        }
-    }
-
-    /// Drops from an owner's index what is not this owner's session.
-    async fn prune(&self, owner: &str) -> Result<(), StoreError> {
-        let keys = [&*self.keys.index(owner)];
-        let arguments = [owner.as_bytes(), self.keys.sessions.as_bytes()];
-        self.call(&self.scripts.prune, &keys, &arguments).await
-    }
-
-    /// One step over the keys that begin with `start`: where to go on, and what comes after `start` in
-    /// those that were found.
-    async fn scan(&self, start: &str, cursor: u64) -> Result<(u64, Vec<String>), StoreError> {
-        let mut command = redis::cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(pattern(start));
-        command.arg("COUNT").arg(1_000);
-        let (cursor, keys): (u64, Vec<Vec<u8>>) = self.run(&command).await?;
-        let rest = |key: &Vec<u8>| Some(std::str::from_utf8(key).ok()?.strip_prefix(start)?.into());
-        Ok((cursor, keys.iter().filter_map(rest).collect()))
-    }
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").finish_non_exhaustive()
-    }
-}
-
-/// How long an attempt to connect may take.
-const CONNECT: Duration = Duration::from_secs(2);
-
-/// How long what was sent may stay unacknowledged by the other machine, before the connection counts as
-/// broken. The operating system alone would wait for a quarter of an hour.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-
-/// How long a revocation is remembered: longer than any sign-in is under way, and than an hour.
-const REVOKED_FOR: Duration = Duration::from_secs(2 * 60 * 60);
-
-const NOT_A_CLUSTER: &str = "the server is part of a cluster; `RedisStore` needs a single primary";
-
-async fn open(url: &str) -> Result<ConnectionManager, StoreError> {
-    let what = "no URL of a Redis server; it looks like `redis://user:password@host:6379/0`";
-    let info = url
-        .into_connection_info()
-        .map_err(|error| explained(what, error))?;
+        explained(what, error)
+    })?;
     #[cfg(target_os = "linux")]
     let info = {
         let tcp = info.tcp_settings().clone().set_user_timeout(UNACKNOWLEDGED);
         info.set_tcp_settings(tcp)
     };
-    let client = Client::open(info).map_err(|error| explained(what, error))?;
-    // The caller bounds how long an operation may take. Few attempts in a row, so that while the server
-    // is down the cause comes back and not just a timeout; the next operation makes the next attempt.
-    let config = ConnectionManagerConfig::new()
+    Ok(info)
+}
+
+/// The caller bounds how long an operation may take. Few attempts in a row, so that while the server
+/// is down the cause comes back and not just a timeout; the next operation makes the next attempt.
+fn patience() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
         .set_response_timeout(None)
         .set_connection_timeout(Some(CONNECT))
         .set_number_of_retries(1)
         .set_min_delay(Duration::from_millis(50))
-        .set_max_delay(Duration::from_millis(500));
-    ConnectionManager::new_with_config(client, config)
+        .set_max_delay(Duration::from_millis(500))
+}
+
+async fn open(url: &str) -> Result<ConnectionManager, StoreError> {
+    let client = Client::open(connection_info(url)?).map_err(|error| explained(NO_URL, error))?;
+    ConnectionManager::new_with_config(client, patience())
         .await
         .map_err(failed)
 }
@@ -276,7 +526,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        let bytes: Option<Vec<u8>> = self.run(&Cmd::get(self.keys.session(id))).await?;
+        let bytes = self.value(id).await?;
         let record = bytes.map(|bytes| Record::decode(&bytes)).transpose()?;
         Ok(record.filter(|record| record.expires > now))
     }
@@ -288,12 +538,15 @@ impl SessionStore for RedisStore {
         expected: Version,
         now: Timestamp,
     ) -> Result<Update, StoreError> {
-        let keys = [&*self.keys.session(id)];
+        if let Some(owner) = &record.owner
+            && record.expires > signed_in(record).saturating_add(INDEXED)
+        {
+            self.extend(owner, record.expires).await?;
+        }
         let record = (record.encode(), end(record));
         let expected = begins(&record.0, expected);
         let arguments = [&*record.0, &record.1, &decimal(now), &expected];
-        let answer = self.call(&self.scripts.update, &keys, &arguments).await?;
-        match answer {
+        match self.at(id, &self.scripts.update, &arguments).await? {
             Value::Int(1) => Ok(Update::Done),
             Value::Int(0) => Ok(Update::Gone),
             Value::BulkString(current) => Record::decode(&current).map(Update::Conflict),
@@ -309,6 +562,11 @@ impl SessionStore for RedisStore {
         admission: Admission,
         now: Timestamp,
     ) -> Result<SignIn, StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let Link::Cluster(_) = &self.link {
+            let answer = self.sign_in_on_cluster(id, record, expected, admission, now);
+            return answer.await;
+        }
         let owner = record.owner.as_deref().unwrap_or_default();
         let keys = [
             &*self.keys.session(id),
@@ -335,6 +593,7 @@ impl SessionStore for RedisStore {
             max.as_bytes(),
             if refuse { b"1" } else { b"0" },
             self.keys.sessions.as_bytes(),
+            &decimal(indexed_until(record)),
         ];
         let answer = self.call(&self.scripts.sign_in, &keys, &arguments).await?;
         match answer {
@@ -354,22 +613,33 @@ impl SessionStore for RedisStore {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let keys = [&*self.keys.session(id)];
-        let arguments = [&*decimal(expires), &decimal(now)];
-        let answer = self.call(&self.scripts.touch, &keys, &arguments).await?;
-        match answer {
-            Value::Int(1) => Ok(true),
-            Value::Int(0) => Ok(false),
-            Value::BulkString(damaged) => match Record::decode(&damaged) {
-                Err(error) => Err(error),
-                Ok(_) => Err(unexpected(&Value::BulkString(Vec::new()))),
-            },
-            other => Err(unexpected(&other)),
+        let indexed = INDEXED.as_millis().to_string();
+        let mut arguments = [&*decimal(expires), &decimal(now), indexed.as_bytes()];
+        loop {
+            return match self.at(id, &self.scripts.touch, &arguments).await? {
+                Value::Int(1) => Ok(true),
+                Value::Int(0) => Ok(false),
+                Value::Array(owner) if !arguments[2].is_empty() => {
+                    let owner = redis::from_redis_value::<Vec<String>>(Value::Array(owner));
+                    for owner in owner.map_err(StoreError::corrupt)? {
+                        self.extend(&owner, expires).await?;
+                    }
+                    arguments[2] = b"";
+                    continue;
+                }
+                Value::BulkString(damaged) => match Record::decode(&damaged) {
+                    Err(error) => Err(error),
+                    Ok(_) => Err(unexpected(&Value::BulkString(Vec::new()))),
+                },
+                other => Err(unexpected(&other)),
+            };
         }
     }
 
     async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.run(&Cmd::unlink(self.keys.session(id))).await
+        self.unlink(&[self.keys.session(id)])
+            .await
+            .map(|removed| removed > 0)
     }
 
     /// Answers 0: the server removes expired sessions by itself.
@@ -382,36 +652,32 @@ impl SessionStore for RedisStore {
         owner: &str,
         now: Timestamp,
     ) -> Result<Vec<(SessionId, Record)>, StoreError> {
-        let ids: Vec<String> = self
-            .run(&Cmd::zrange(self.keys.index(owner), 0, -1))
-            .await?;
+        #[cfg(feature = "redis-cluster")]
+        if let Link::Cluster(_) = &self.link {
+            return self.list_on_cluster(owner, now).await;
+        }
+        let index = self.keys.index(owner);
+        let ids: Vec<String> = self.run(&index, &Cmd::zrange(&index, 0, -1)).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let records: Vec<Option<Vec<u8>>> = self.run(&Cmd::mget(&keys)).await?;
-        let mut listed = Vec::new();
+        let records: Vec<Option<Vec<u8>>> = self.run(&index, &Cmd::mget(&keys)).await?;
+        let mut found = Vec::new();
         let mut is_clean = true;
         for (id, bytes) in ids.into_iter().zip(records) {
-            let record = match bytes.map(|bytes| Record::decode(&bytes)) {
-                // A damaged one is nobody's session.
-                Some(Err(error)) if !error.is_corrupt() => return Err(error),
-                Some(Ok(record)) if record.owner.as_deref() == Some(owner) => record,
-                _ => {
-                    is_clean = false;
-                    continue;
-                }
-            };
-            if record.expires > now {
-                listed.push((id, record));
+            match listed(owner, bytes)? {
+                Some(record) if record.expires > now => found.push((id, record)),
+                Some(_) => {}
+                None => is_clean = false,
             }
         }
         if !is_clean {
             // If that fails, the next one does it; the list is right either way.
             let _ = self.prune(owner).await;
         }
-        Ok(listed)
+        Ok(found)
     }
 
     async fn delete_by_owner(
@@ -420,75 +686,89 @@ impl SessionStore for RedisStore {
         keep: Option<SessionId>,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let Link::Cluster(_) = &self.link {
+            return self.delete_by_owner_on_cluster(owner, keep, now).await;
+        }
         let keys = [&*self.keys.index(owner), &self.keys.revoked(owner)];
         let keep = keep.map_or(String::new(), |keep| keep.to_string());
-        let remember = whole_millis(REVOKED_FOR).to_string();
         let arguments = [
             owner.as_bytes(),
             keep.as_bytes(),
             &decimal(now),
             self.keys.sessions.as_bytes(),
-            remember.as_bytes(),
         ];
         let script = &self.scripts.delete_by_owner;
         self.call(script, &keys, &arguments).await
     }
 
     async fn delete_all(&self) -> Result<usize, StoreError> {
-        let mut removed = 0;
-        let mut cursor = 0;
-        loop {
-            let (next, found) = self.scan(&self.keys.sessions, cursor).await?;
-            let ids = found.iter().filter_map(|id| id.parse().ok());
+        let removed = AtomicUsize::new(0);
+        self.scan(&self.keys.sessions, async |ids| {
+            let ids = ids.iter().filter_map(|id| id.parse().ok());
             let keys: Vec<_> = ids.map(|id| self.keys.session(id)).collect();
-            if !keys.is_empty() {
-                removed += self.run::<usize>(&Cmd::unlink(&keys)).await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
+            removed.fetch_add(self.unlink(&keys).await?, Ordering::Relaxed);
+            Ok(())
+        })
+        .await?;
         // What is signed in meanwhile stays in its index.
-        loop {
-            let (next, found) = self.scan(&self.keys.owners, cursor).await?;
-            for owner in found.iter().filter_map(|hex| unhex(hex)) {
+        self.scan(&self.keys.owners, async |owners| {
+            for owner in owners.iter().filter_map(|hex| unhex(hex)) {
                 self.prune(&owner).await?;
             }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(removed);
-            }
-        }
+            Ok(())
+        })
+        .await?;
+        Ok(removed.into_inner())
+    }
+}
+
+/// The record of an owner's session in the list of its owner. None if it is not that: a damaged one is
+/// nobody's session.
+fn listed(owner: &str, bytes: Option<Vec<u8>>) -> Result<Option<Record>, StoreError> {
+    match bytes.map(|bytes| Record::decode(&bytes)) {
+        Some(Err(error)) if !error.is_corrupt() => Err(error),
+        Some(Ok(record)) if record.owner.as_deref() == Some(owner) => Ok(Some(record)),
+        _ => Ok(None),
     }
 }
 
 /// What keys begin with.
 struct Keys {
     sessions: String,
+    #[cfg(feature = "redis-cluster")]
+    fences: String,
     owners: String,
     revoked: String,
 }
 
+/// The braces tell a cluster which keys belong together.
 impl Keys {
     fn new(prefix: &str) -> Self {
         Self {
-            sessions: format!("{prefix}session:"),
-            owners: format!("{prefix}owner:"),
-            revoked: format!("{prefix}revoked:"),
+            sessions: format!("{prefix}session:{{"),
+            #[cfg(feature = "redis-cluster")]
+            fences: format!("{prefix}fence:{{"),
+            owners: format!("{prefix}owner:{{"),
+            revoked: format!("{prefix}revoked:{{"),
         }
     }
 
     fn session(&self, id: SessionId) -> String {
-        format!("{}{id}", self.sessions)
+        format!("{}{id}}}", self.sessions)
+    }
+
+    #[cfg(feature = "redis-cluster")]
+    fn fence(&self, id: SessionId) -> String {
+        format!("{}{id}}}", self.fences)
     }
 
     fn index(&self, owner: &str) -> String {
-        self.owners.clone() + &hex(owner)
+        format!("{}{}}}", self.owners, hex(owner))
     }
 
     fn revoked(&self, owner: &str) -> String {
-        self.revoked.clone() + &hex(owner)
+        format!("{}{}}}", self.revoked, hex(owner))
     }
 }
 
@@ -529,6 +809,9 @@ struct Scripts {
     sign_in: Script,
     delete_by_owner: Script,
     prune: Script,
+    extend: Script,
+    #[cfg(feature = "redis-cluster")]
+    cluster: cluster::Scripts,
 }
 
 impl Scripts {
@@ -540,6 +823,9 @@ impl Scripts {
             sign_in: Script::new(include_str!("redis/sign_in.lua")),
             delete_by_owner: Script::new(include_str!("redis/delete_by_owner.lua")),
             prune: Script::new(include_str!("redis/prune.lua")),
+            extend: Script::new(include_str!("redis/extend.lua")),
+            #[cfg(feature = "redis-cluster")]
+            cluster: cluster::Scripts::new(),
         }
     }
 }
@@ -551,7 +837,8 @@ struct Script {
 
 impl Script {
     fn new(code: &str) -> Self {
-        let code = [include_str!("redis/common.lua"), code].concat();
+        let common = include_str!("redis/common.lua");
+        let code = format!("{common}\nreturn run(function()\n{code}\nend)");
         let hash = redis::Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
@@ -564,6 +851,18 @@ fn decimal(time: Timestamp) -> Vec<u8> {
 /// When the server drops a record. It does not take 0 for a time.
 fn end(record: &Record) -> Vec<u8> {
     decimal(record.expires.max(Timestamp::from_millis(1)))
+}
+
+/// When the owner of a record signed in.
+fn signed_in(record: &Record) -> Timestamp {
+    record.authenticated.unwrap_or(record.created)
+}
+
+/// Until when a sign-in keeps the owner's index at least.
+fn indexed_until(record: &Record) -> Timestamp {
+    signed_in(record)
+        .saturating_add(INDEXED)
+        .max(record.expires)
 }
 
 /// What a record of the same format and of the expected version begins with.
@@ -580,7 +879,7 @@ fn failed(error: RedisError) -> StoreError {
             }
             ServerErrorKind::NoPerm => explained(
                 "the user lacks rights; give it `~` and the prefix and `*`, and `+@read +@write \
-                 +@scripting +@connection +info`",
+                 +@scripting +@connection +info +time`",
                 error,
             ),
             _ => StoreError::new(error),

@@ -1133,8 +1133,14 @@ mod tests {
     }
 
     fn create(n: u8, owner: &str) -> (Box<dyn Job>, Answer) {
+        create_with(n, owner, 0)
+    }
+
+    /// With so many bytes of data.
+    fn create_with(n: u8, owner: &str, size: usize) -> (Box<dyn Job>, Answer) {
         let mut record = Record::new(Digest::from_bytes([1; 32]), NOW, Timestamp::MAX);
         record.owner = Some(owner.into());
+        record.data = vec![0; size].into();
         let (reply, answer) = oneshot::channel();
         let call = Call {
             work: Some(move |db: &Db| db.wholly(|| db.create(id(n), &record, NOW))),
@@ -1183,6 +1189,33 @@ mod tests {
         assert_eq!(stored, [0; 0]);
         let (answers, stored) = commit(&db, vec![create(4, "ada")]);
         assert_eq!((answers, stored), (vec![Ok(Create::Done)], vec![4]));
+    }
+
+    #[test]
+    fn a_full_database_refuses_what_does_not_fit_and_takes_it_when_there_is_room() {
+        let db = db("ABORT");
+        let limit = |pages: i64| {
+            let limited = db.connection.pragma_update(None, "max_page_count", pages);
+            limited.unwrap();
+        };
+        let calls = || {
+            vec![
+                create(1, "ada"),
+                create_with(2, "eve", 1 << 20),
+                create(3, "ada"),
+            ]
+        };
+        limit(db.number("PRAGMA page_count", []).unwrap());
+        let (answers, stored) = commit(&db, calls());
+        assert_eq!(answers[1], Err("database or disk is full".to_owned()));
+        for (n, answer) in [(1, &answers[0]), (3, &answers[2])] {
+            assert_eq!(stored.contains(&n), answer.is_ok(), "{answer:?}");
+        }
+        assert!(!stored.contains(&2));
+        limit(1 << 20);
+        let (answers, stored) = commit(&db, calls());
+        assert_eq!(answers[1], Ok(Create::Done));
+        assert_eq!(stored, [1, 2, 3]);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::{SameSite, Session, SessionLayerBuilder};
+use cloakroom::{SameSite, Session, SessionLayer, SessionLayerBuilder};
 use cookie_store::CookieStore;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use proptest::prelude::*;
 use url::Url;
 
-use crate::support::{Seen, Server, SetCookie, Settings, Told, bytes_of, id_of};
+use crate::support::{Log, Seen, Server, SetCookie, Settings, Told, bytes_of, id_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -329,7 +329,11 @@ async fn the_age_of_a_cookie_is_at_most_400_days() {
 #[tokio::test]
 async fn the_age_of_a_cookie_is_what_the_server_will_honour() {
     let hour = Duration::from_secs(3600);
-    let server = Server::with(|b| b.persistent(true).absolute_timeout(3 * hour));
+    let server = Server::with(|b| {
+        b.persistent(true)
+            .absolute_timeout(3 * hour)
+            .anonymous_timeout(3 * hour)
+    });
     let client = server.visitor().await;
     let left = async || {
         let expires = client.record().await.unwrap().expires;
@@ -854,5 +858,29 @@ proptest! {
         prop_assert_eq!(parsed.http_only(), Some(true));
         prop_assert_eq!(parsed.secure(), (!insecure).then_some(true));
         prop_assert_eq!(parsed.partitioned(), partitioned.then_some(true));
+    }
+}
+
+/// The sign-in under the inner layer would be lost to the outer one's cookie.
+#[tokio::test]
+async fn two_layers_with_one_cookie_around_a_route_are_an_error_in_the_log() {
+    let server = Server::new();
+    let twice = |name: &'static str| {
+        let settings = SessionLayer::builder(server.store.clone()).cookie_name(name);
+        let router = server.router.clone().layer(settings.build().unwrap());
+        Server {
+            router,
+            ..server.clone()
+        }
+    };
+    for (name, expected) in [("__Host-id", 1), ("__Host-admin", 0)] {
+        let outer = twice(name);
+        let log = Log::capture();
+        for _ in 0..3 {
+            outer.client().get("/read").await.ok();
+        }
+        let log = log.take();
+        let said = log.matches("two session layers on `__Host-id`").count();
+        assert_eq!(said, expected, "{log}");
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::Session;
-use cloakroom::store::{SessionStore as _, Timestamp};
+use cloakroom::store::{SessionStore as _, Timestamp, Update};
+use http::StatusCode;
 
 use crate::support::{Client, Server, Told};
 
@@ -75,8 +76,41 @@ async fn a_session_in_use_ends_with_its_absolute_timeout() {
         ("/read", Server::with(|b| b.idle_timeout(2 * DAY)), DAY),
     ] {
         let client = server.visitor().await;
+        client.get("/login").await.ok();
         assert_eq!(lifetime(&client, path, MINUTE).await, absolute);
     }
+}
+
+/// S-69: by default after half the absolute timeout.
+#[tokio::test]
+async fn an_anonymous_session_in_use_ends_earlier_than_a_signed_in_one() {
+    for (path, server, absolute) in [
+        ("/read", Server::new(), 12 * HOUR),
+        ("/write", Server::new(), 12 * HOUR),
+        (
+            "/read",
+            Server::with(|b| b.anonymous_timeout(2 * HOUR)),
+            2 * HOUR,
+        ),
+        ("/read", Server::with(|b| b.anonymous_timeout(DAY)), DAY),
+        (
+            "/write",
+            Server::with(|b| b.anonymous_timeout(30 * MINUTE)),
+            30 * MINUTE,
+        ),
+    ] {
+        let client = server.visitor().await;
+        assert_eq!(lifetime(&client, path, MINUTE).await, absolute);
+    }
+    // A guest who signs in has the longer time, counted from then.
+    let client = Server::with(|b| b.anonymous_timeout(HOUR)).visitor().await;
+    client.server.clock.advance(59 * MINUTE);
+    client.get("/login").await.ok();
+    assert_eq!(lifetime(&client, "/read", MINUTE).await, DAY);
+    // "Keep me signed in" for guests is a decision of the application.
+    let client = Server::new().visitor().await;
+    client.act(|s| s.remember(3 * DAY)).await.ok();
+    assert_eq!(lifetime(&client, "/read", HOUR).await, 3 * DAY);
 }
 
 /// S-43: only a sign-in starts the absolute timeout anew, not a renewal, of either kind.
@@ -85,6 +119,7 @@ async fn renewing_the_token_does_not_prolong_the_session() {
     let periodic = |b: crate::support::Settings| b.renew_every(2 * MINUTE).renewal_grace(SECOND);
     for server in [Server::new(), Server::with(periodic)] {
         let client = server.visitor().await;
+        client.get("/login").await.ok();
         let (created, clock) = (client.record().await.unwrap().created, server.clock.clone());
         let mut tokens = 0;
         for _ in 1..24 * 60 {
@@ -98,13 +133,16 @@ async fn renewing_the_token_does_not_prolong_the_session() {
         assert!(!client.is_known().await);
     }
     let client = Server::with(periodic).visitor().await;
+    client.get("/login").await.ok();
     assert_eq!(lifetime(&client, "/read", MINUTE).await, DAY);
 }
 
 /// S-37, S-43: a sign-in, the first as any later one, starts the absolute timeout anew.
 #[tokio::test]
 async fn a_sign_in_starts_the_absolute_timeout_anew() {
-    let client = Server::with(|b| b.idle_timeout(DAY)).visitor().await;
+    let client = Server::with(|b| b.idle_timeout(DAY).anonymous_timeout(DAY))
+        .visitor()
+        .await;
     let clock = client.server.clock.clone();
     let created = client.record().await.unwrap().created;
     for path in ["/login", "/stepup"] {
@@ -125,7 +163,7 @@ async fn a_sign_in_starts_the_absolute_timeout_anew() {
 #[tokio::test]
 async fn the_stored_end_is_never_beyond_the_deadline() {
     for path in ["/read", "/write", "/stepup"] {
-        let server = Server::with(|b| b.renew_every(HOUR));
+        let server = Server::with(|b| b.renew_every(HOUR).anonymous_timeout(DAY));
         let client = server.visitor().await;
         let start = server.clock.now();
         while client.is_known().await {
@@ -300,6 +338,47 @@ async fn a_clock_that_jumps_prolongs_nothing_and_breaks_nothing() {
     }
 }
 
+/// S-49: use after the clock was set back counts from then: neither the step nor a time that the wrong
+/// clock wrote is added to it.
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_lengthen_idle_time() {
+    for persistent in [false, true] {
+        for path in ["/read", "/write"] {
+            let server = Server::with(|b| b.persistent(persistent));
+            let client = server.visitor().await;
+            let replay = client.twin();
+            server.clock.go_back(50 * MINUTE);
+            let seen = client.get(path).await.ok();
+            assert_eq!(seen.calls, "load update", "{path}");
+            let end = server.clock.now().saturating_add(HOUR);
+            assert_eq!(client.record().await.unwrap().expires, end);
+            assert_eq!(client.record().await.unwrap().seen, server.clock.now());
+            if persistent {
+                assert_eq!(seen.cookie().unwrap().max_age(), Some(60 * 60));
+            }
+            assert_eq!(client.get("/read").await.ok().calls, "load", "once");
+            server.clock.advance(HOUR);
+            assert!(!replay.is_known().await);
+        }
+    }
+    // Within the touch interval, as clocks of several machines differ, nothing is written.
+    let client = Server::new().visitor().await;
+    client.server.clock.go_back(5 * MINUTE);
+    assert_eq!(client.get("/read").await.ok().calls, "load");
+    // An end that a wrong clock wrote is none, whatever it says.
+    for (wait, live) in [(HOUR - MILLI, true), (HOUR, false)] {
+        let client = Server::new().visitor().await;
+        let Server { clock, memory, .. } = client.server.clone();
+        let mut record = client.record().await.unwrap();
+        record.expires = clock.now().saturating_add(10 * HOUR);
+        let version = record.version;
+        let updated = memory.update(client.id(), &record, version, clock.now());
+        assert_eq!(updated.await.unwrap(), Update::Done);
+        clock.advance(wait);
+        assert_eq!(client.is_known().await, live);
+    }
+}
+
 /// S-49: times in a record that a wrong clock wrote do not carry a session beyond its absolute end.
 #[tokio::test]
 async fn a_record_from_the_future_is_refused_or_ends_in_time() {
@@ -307,7 +386,8 @@ async fn a_record_from_the_future_is_refused_or_ends_in_time() {
     let now = server.clock.now();
     let later = now.saturating_add(3_650 * DAY);
     type Change = fn(&mut cloakroom::store::Record, Timestamp);
-    let rows: [(&str, Change, bool); 4] = [
+    let rows: [(&str, Change, bool); 5] = [
+        ("seen", |record, later| record.seen = later, false),
         ("created", |record, later| record.created = later, false),
         (
             "authenticated",
@@ -332,4 +412,74 @@ async fn a_record_from_the_future_is_refused_or_ends_in_time() {
         server.clock.advance(DAY);
         assert!(!client.is_known().await, "{what}");
     }
+}
+
+/// Whoever was a guest before somebody signed in did not ask for that somebody to be kept signed in.
+#[tokio::test]
+async fn what_a_guest_asked_to_be_remembered_does_not_bind_a_sign_in() {
+    for failing in [false, true] {
+        let server = Server::new();
+        let client = server.visitor().await;
+        client.act(|s| s.remember(365 * DAY)).await.ok();
+        let status = if failing { 500 } else { 200 };
+        let status = StatusCode::from_u16(status).unwrap();
+        let seen = client.act(move |s| s.sign_in("ada").map(|()| status)).await;
+        assert_eq!(seen.cookie().unwrap().max_age(), None);
+        assert_eq!(client.record().await.unwrap().policy, None);
+        assert_eq!(client.owner().await.as_deref(), Some("ada"));
+        // Whose sign-in it is keeps what they asked for when they prove it again.
+        client.act(|s| s.remember(30 * DAY)).await.ok();
+        client.get("/stepup").await.ok();
+        assert!(client.record().await.unwrap().policy.is_some());
+    }
+}
+
+/// What is asked for in the request of the sign-in is the new owner's, unless another one's session
+/// was there when it was asked for.
+#[tokio::test]
+async fn remembering_goes_with_the_sign_in_of_its_request() {
+    type Handler = fn(&Session) -> cloakroom::Result<()>;
+    let rows: [(Option<&str>, Handler, bool); 5] = [
+        (None, |s| s.remember(DAY).and(s.sign_in("ada")), true),
+        (None, |s| s.sign_in("ada").and(s.remember(DAY)), true),
+        (Some("ada"), |s| s.remember(DAY).and(s.sign_in("ada")), true),
+        (
+            Some("grace"),
+            |s| s.remember(DAY).and(s.sign_in("ada")),
+            false,
+        ),
+        (
+            Some("grace"),
+            |s| s.sign_in("ada").and(s.remember(DAY)),
+            true,
+        ),
+    ];
+    for (row, (before, handler, remembered)) in rows.into_iter().enumerate() {
+        let client = Server::new().visitor().await;
+        if let Some(owner) = before {
+            client.act(move |s| s.sign_in(owner)).await.ok();
+        }
+        let seen = client.act(handler).await.ok();
+        assert_eq!(
+            seen.cookie().unwrap().max_age().is_some(),
+            remembered,
+            "row {row}"
+        );
+    }
+}
+
+/// S-44, S-49.
+#[tokio::test]
+async fn a_clock_that_is_set_back_revives_no_token_whose_grace_was_seen_to_end() {
+    let server = Server::with(|b| b.renew_every(HOUR / 2).renewal_grace(5 * SECOND));
+    let client = server.visitor().await;
+    let old = client.twin();
+    server.clock.advance(HOUR / 2);
+    client.get("/read").await.ok();
+    assert!(old.twin().is_known().await, "in its grace");
+    server.clock.advance(10 * MINUTE);
+    assert_eq!(client.get("/read").await.ok().calls, "load touch");
+    server.clock.go_back(10 * MINUTE);
+    assert!(!old.is_known().await);
+    assert!(client.is_known().await);
 }

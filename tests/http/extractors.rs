@@ -16,8 +16,9 @@ use cloakroom::store::{
 };
 use cloakroom::test_util::{Fault, Operation};
 use cloakroom::{
-    DefaultErrorResponse, Error, LazySession, MemoryStore, OnConflict, Session, SessionId,
-    SessionLayer, SessionLayerBuilder, SessionRejection, SessionService, SessionValue, Typed,
+    DefaultErrorResponse, Error, LazySession, MemoryStore, OnConflict, RequireSignedIn, Session,
+    SessionId, SessionLayer, SessionLayerBuilder, SessionRejection, SessionService, SessionValue,
+    Sessions, Typed,
 };
 use http::header::{CONTENT_TYPE, SET_COOKIE, VARY};
 use http::{Request, StatusCode};
@@ -35,7 +36,7 @@ impl SessionValue for Theme {
 }
 
 /// A server with these routes instead of the usual ones.
-fn routed(routes: Router, settings: impl FnOnce(Settings) -> Settings) -> Server {
+pub(crate) fn routed(routes: Router, settings: impl FnOnce(Settings) -> Settings) -> Server {
     let server = Server::new();
     let builder = SessionLayer::builder(server.store.clone()).clock(server.clock.clone());
     let router = routes.layer(settings(builder).build().unwrap());
@@ -80,6 +81,34 @@ async fn all_extractors_of_a_request_share_one_load() {
     assert_eq!(seen.text(), r#"["guard","handler","n","theme"]"#);
 }
 
+/// S-80: no store call and no `Vary` for the one of the request.
+#[tokio::test]
+async fn the_sessions_of_the_layer_are_an_extractor_that_does_not_ask_for_the_one_of_the_request() {
+    let end = async |sessions: Sessions| {
+        let ended = sessions.revoke_all("ada").await?;
+        Ok::<_, Error>(ended.to_string())
+    };
+    let others = async |session: Session, sessions: Sessions| {
+        let ended = sessions.revoke_others(&session).await?;
+        Ok::<_, Error>(ended.to_string())
+    };
+    let routes = Router::new()
+        .route("/in", post(async |s: Session| s.sign_in("ada")))
+        .route("/nothing", post(async |_: Sessions| ()))
+        .route("/others", post(others))
+        .route("/end", post(end));
+    let server = routed(routes, |b| b);
+    let (one, another) = (server.client(), server.client());
+    one.get("/in").await.ok();
+    another.get("/in").await.ok();
+    let seen = one.get("/nothing").await.ok();
+    assert_eq!((&*seen.calls, seen.told()), ("", Told::Nothing));
+    assert_eq!(one.get("/others").await.ok().text(), "1");
+    let seen = another.get("/end").await.ok();
+    assert_eq!((seen.text(), seen.told()), ("1", Told::Nothing));
+    assert!(server.memory.is_empty());
+}
+
 #[tokio::test]
 async fn an_optional_session_is_there_for_clients_that_have_one() {
     let handler = async |session: Option<Session>| match session {
@@ -115,12 +144,21 @@ async fn a_route_without_the_layer_says_what_is_missing() {
         .route("/session", post(async |_: Session| ()))
         .route("/option", post(async |_: Option<Session>| ()))
         .route("/lazy", post(async |_: LazySession| ()))
-        .route("/typed", post(async |_: Typed<Theme>| ()));
+        .route("/typed", post(async |_: Typed<Theme>| ()))
+        .route("/sessions", post(async |_: Sessions| ()))
+        .route("/guarded", post(async || ()).layer(RequireSignedIn::new()));
     let server = Server {
         router: routes,
         ..Server::new()
     };
-    for path in ["/session", "/option", "/lazy", "/typed"] {
+    for path in [
+        "/session",
+        "/option",
+        "/lazy",
+        "/typed",
+        "/sessions",
+        "/guarded",
+    ] {
         let seen = server.client().get(path).await;
         assert_eq!(seen.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::response::{AppendHeaders, IntoResponse};
 use cloakroom::store::{SessionStore as _, Update};
 use cloakroom::test_util::{Fault, Operation};
-use cloakroom::{Error, LazySession, Session, SessionLayer, Typed};
+use cloakroom::{Error, LazySession, OnConflict, Session, SessionLayer, Typed};
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tower::{Layer as _, Service as _};
@@ -29,7 +29,7 @@ fn base64(bytes: &[u8]) -> String {
 
 /// The spellings in which a secret could turn up in a text: as itself, in hexadecimal, in both
 /// alphabets of base64 at any alignment, and as a list of numbers.
-fn spellings(secret: &[u8]) -> Vec<String> {
+pub(crate) fn spellings(secret: &[u8]) -> Vec<String> {
     let mut spellings = vec![hex(secret), hex(secret).to_uppercase()];
     for skip in 0..3 {
         let whole = base64(&secret[skip..]);
@@ -44,7 +44,7 @@ fn spellings(secret: &[u8]) -> Vec<String> {
 }
 
 /// Everything that must not be seen of a token.
-fn secrets_of(token: &str) -> Vec<String> {
+pub(crate) fn secrets_of(token: &str) -> Vec<String> {
     let bytes = bytes_of(token);
     let mut secrets = spellings(&bytes[16..]);
     secrets.push(token.to_owned());
@@ -52,7 +52,7 @@ fn secrets_of(token: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_absent(secrets: &[String], text: &str) {
+pub(crate) fn assert_absent(secrets: &[String], text: &str) {
     for secret in secrets {
         assert!(!text.contains(secret.as_str()), "`{secret}` in {text}");
     }
@@ -658,4 +658,61 @@ async fn bodies_and_headers_of_the_handler_pass_unchanged() {
     let seen = seen.await;
     assert_eq!((seen.status, seen.text()), (StatusCode::IM_A_TEAPOT, "tea"));
     assert_eq!(seen.headers["own-header"], "1");
+}
+
+/// A key that a client has made up, with a line end, makes no line of its own in the log.
+#[tokio::test]
+async fn a_key_forges_no_line_of_the_log() {
+    let server = Server::with(|b| b.on_conflict(OnConflict::Reject));
+    let client = server.visitor().await;
+    const KEY: &str = "x\n2026-01-01T00:00:00Z ERROR forged";
+    client.act(|s| s.insert(KEY, "text")).await.ok();
+    let other = client.twin();
+    let log = Log::capture();
+    let decode = client.look(|s| s.get::<u32>(KEY).unwrap_err()).await;
+    let encode = client
+        .look(|s| {
+            s.insert(KEY, [((), 1)].into_iter().collect::<HashMap<_, _>>())
+                .unwrap_err()
+        })
+        .await;
+    let conflict = client.run(async move |s: Session| {
+        let _ = s.get::<String>(KEY)?;
+        other.act(|s| s.insert(KEY, "other")).await.ok();
+        s.insert(KEY, "mine")
+    });
+    let conflict = conflict.await;
+    assert_eq!(conflict.status, StatusCode::CONFLICT);
+    let conflict = conflict.extensions.get::<Error>().unwrap();
+    for error in [&decode, &encode, conflict] {
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(text.contains(r"x\n2026") && !text.contains('\n'), "{text}");
+        }
+    }
+    let log = log.take();
+    assert!(log.contains("ERROR forged"), "{log}");
+    assert!(!log.contains("\n2026-01-01"), "{log}");
+}
+
+/// What a `Serialize` says of its failure may quote the value.
+#[tokio::test]
+async fn an_error_of_encoding_shows_no_value() {
+    struct Card;
+    impl serde::Serialize for Card {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("cannot write hunter2"))
+        }
+    }
+    let client = Server::new().visitor().await;
+    let error = client.look(|s| s.insert("card", Card).unwrap_err()).await;
+    assert!(error.is_encode());
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("Card"), "{cause}");
+    let text = format!("{error} {error:?} {cause}");
+    assert!(!text.contains("hunter2"), "{text}");
+    // What serde_json itself says is shown.
+    let keys = HashMap::from([(vec![1], 1)]);
+    let error = client.look(|s| s.insert("keys", keys).unwrap_err()).await;
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "key must be a string");
 }

@@ -7,17 +7,9 @@ use cloakroom::{Session, SessionInfo, WhenFull};
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Server, Told};
+use crate::support::{Client, Log, Server, Told, device};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// A client who signed in as `owner` on a device of its own.
-async fn device(server: &Server, owner: &'static str) -> Client {
-    let client = server.client();
-    let signed_in = client.act(move |s| s.sign_in(owner)).await;
-    assert_eq!(signed_in.ok().told(), Told::Cookie);
-    client
-}
 
 async fn devices<const N: usize>(server: &Server, owner: &'static str) -> [Client; N] {
     let mut clients = Vec::new();
@@ -321,4 +313,45 @@ async fn a_store_that_fails_is_said() {
     assert!(sessions.revoke_everyone().await.unwrap_err().is_store());
     server.store.heal();
     assert!(ada.is_known().await);
+}
+
+/// A request cannot end all of somebody's sessions and sign them in: the sign-in may have begun before,
+/// and is refused as one that was under way. That is said; the other order does it.
+#[tokio::test]
+async fn a_sign_in_refused_by_a_revocation_is_a_warning_of_its_own() {
+    for guest in [false, true] {
+        let server = Server::new();
+        let thief = device(&server, "ada").await;
+        let client = if guest {
+            server.visitor().await
+        } else {
+            server.client()
+        };
+        let sessions = server.sessions.clone();
+        let log = Log::capture();
+        let both = client.run(async move |s: Session| {
+            sessions.revoke_all("ada").await?;
+            s.sign_in("ada")
+        });
+        both.await.ok();
+        let log = log.take();
+        assert!(
+            log.contains("WARN") && log.contains("sign_in_revoked"),
+            "{log}"
+        );
+        assert!(!log.contains("gone"), "{log}");
+        assert!(!thief.is_known().await);
+        assert_eq!(client.owner().await, None);
+
+        server.clock.advance(Duration::from_secs(1));
+        let thief = device(&server, "ada").await;
+        let sessions = server.sessions.clone();
+        let both = client.run(async move |s: Session| {
+            s.sign_in("ada")?;
+            sessions.revoke_others(&s).await.map(|_| ())
+        });
+        both.await.ok();
+        assert!(!thief.is_known().await);
+        assert_eq!(client.owner().await.as_deref(), Some("ada"));
+    }
 }

@@ -142,7 +142,11 @@ async fn a_change_that_meets_a_conflict_is_redone_on_the_newer_data() {
 /// The same row, with a persistent cookie: its age follows the end of the session.
 #[tokio::test]
 async fn a_change_renews_the_age_of_a_persistent_cookie() {
-    let server = Server::with(|b| b.persistent(true).absolute_timeout(2 * HOUR));
+    let server = Server::with(|b| {
+        b.persistent(true)
+            .absolute_timeout(2 * HOUR)
+            .anonymous_timeout(2 * HOUR)
+    });
     let client = server.visitor().await;
     for (minutes, age) in [(30, Some(3600)), (45, Some(2700)), (1, None), (30, None)] {
         server.clock.advance(minutes * MINUTE);

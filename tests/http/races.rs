@@ -9,10 +9,9 @@ use std::time::Duration;
 use cloakroom::test_util::{Fault, Operation, Pause};
 use cloakroom::{Error, OnConflict, Session};
 use http::StatusCode;
-use tokio::sync::{Barrier, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::Barrier;
 
-use crate::support::{Client, Seen, Server, Settings, Told};
+use crate::support::{Client, Server, Settings, Slow, Told, at_once};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,59 +31,9 @@ async fn dawdle() {
     tokio::time::sleep(Duration::from_micros((random >> 8) % 1_500)).await;
 }
 
-/// Sends `count` requests at once, from each of `clients` in turn.
-async fn at_once<R>(
-    count: usize,
-    clients: impl Into<Vec<Client>>,
-    handler: impl Fn(usize, Session) -> R + Clone + Send + 'static,
-) -> Vec<Seen>
-where
-    R: Future<Output = Result<(), Error>> + Send + 'static,
-{
-    let mut requests = JoinSet::new();
-    for (i, client) in (0..count).zip(clients.into().into_iter().cycle()) {
-        let handler = handler.clone();
-        requests.spawn(async move { client.run(move |session| handler(i, session)).await });
-    }
-    requests.join_all().await
-}
-
 /// The same client as seen by two processes.
 fn at_two_processes(client: &Client) -> [Client; 2] {
     [client.clone(), client.twin_at(&client.server.beside(|b| b))]
-}
-
-/// A request whose handler has done its work and returns when it is told to.
-struct Slow {
-    go: oneshot::Sender<()>,
-    request: JoinHandle<Seen>,
-}
-
-impl Slow {
-    async fn start(
-        client: &Client,
-        work: impl FnOnce(&Session) -> Result<(), Error> + Send + 'static,
-    ) -> Self {
-        let client = client.clone();
-        let (go, told) = oneshot::channel();
-        let (done, reached) = oneshot::channel();
-        let request = tokio::spawn(async move {
-            let handler = async move |session: Session| {
-                work(&session)?;
-                done.send(()).expect("the test waits");
-                told.await.expect("the test goes on");
-                Ok::<_, Error>(())
-            };
-            client.run(handler).await
-        });
-        reached.await.expect("the handler runs");
-        Self { go, request }
-    }
-
-    async fn finish(self) -> Seen {
-        self.go.send(()).expect("the handler waits");
-        self.request.await.expect("no panic")
-    }
 }
 
 /// S-65: from two processes, 200 runs.

@@ -1,11 +1,11 @@
 //! URLs, tables and servers that are not as they should be, and many that start at once.
 
 use cloakroom::PostgresStore;
-use cloakroom::store::{Admission, SessionStore as _, SignIn};
+use cloakroom::store::{Admission, SessionStore as _, SignIn, Update};
 use tokio::task::JoinSet;
 
 use super::postgres_server::url;
-use super::{NOW, chain, eventually, id, psql, record, server, store, table};
+use super::{NOW, chain, eventually, id, psql, record, role, server, store, table};
 
 /// What `connect` says of a URL.
 async fn refused(url: &str) -> String {
@@ -24,6 +24,94 @@ async fn a_name_that_is_none_is_refused_before_it_reaches_the_server() {
         let expected = format!("{name:?} is no name for a table; use 1 to 48 ASCII letters");
         assert!(chain(&error).contains(&expected), "{}", chain(&error));
     }
+}
+
+/// S-77.
+#[tokio::test]
+async fn a_schema_that_is_none_is_refused_before_it_reaches_the_server() {
+    let long = "a".repeat(64);
+    for name in ["", "1st", "a\"; --", "a.b", "pg_temp", &long] {
+        let builder = PostgresStore::builder().schema(name);
+        let error = builder.connect(&server().url()).await.unwrap_err();
+        let expected = format!("{name:?} is no name for a schema; use 1 to 63 ASCII letters");
+        assert!(chain(&error).contains(&expected), "{}", chain(&error));
+    }
+}
+
+#[tokio::test]
+async fn with_a_schema_the_search_path_plays_no_part() {
+    let (psql, schema) = (psql().await, table());
+    // Others of the same name are in the path, and would be found first.
+    let role = role(&psql).await;
+    let path = format!(
+        "GRANT CREATE ON DATABASE postgres TO {0}; CREATE SCHEMA decoy_{0};
+         CREATE TABLE decoy_{0}.sessions (id integer);
+         CREATE TABLE decoy_{0}.cloakroom_schema (\"table\" integer);
+         ALTER ROLE {0} SET search_path = decoy_{0}",
+        role.0
+    );
+    psql.batch_execute(&path).await.unwrap();
+    for name in [schema.as_str(), "sessions", "select"] {
+        let store = async || {
+            let builder = PostgresStore::builder().schema(name);
+            let store = builder.connect(&role.1).await.unwrap();
+            store
+                .migrate()
+                .await
+                .map_err(|error| chain(&error))
+                .unwrap();
+            store
+        };
+        let first = store().await;
+        let (ada, admission) = (record(Some("ada")), Admission::new(NOW));
+        let signed_in = first.sign_in(id(1), &ada, None, admission, NOW).await;
+        assert_eq!(signed_in.unwrap(), SignIn::Done);
+        let found = format!("SELECT count(*) FROM \"{name}\".sessions");
+        let found: i64 = psql.query_one(&found, &[]).await.unwrap().get(0);
+        assert_eq!(found, 1);
+        let again = store().await;
+        let stored = again.load(id(1), NOW).await.unwrap().unwrap();
+        let updated = again.update(id(1), &ada, stored.version, NOW).await;
+        assert_eq!(updated.unwrap(), Update::Done);
+        assert_eq!(again.list_by_owner("ada", NOW).await.unwrap().len(), 1);
+        assert_eq!(again.delete_by_owner("ada", None, NOW).await.unwrap(), 1);
+        assert_eq!(again.delete_expired(NOW, 1).await.unwrap(), 0);
+        assert_eq!(again.delete_all().await.unwrap(), 0);
+        let drop = format!("DROP SCHEMA \"{name}\" CASCADE");
+        psql.batch_execute(&drop).await.unwrap();
+    }
+}
+
+/// S-76.
+#[tokio::test]
+async fn stores_in_two_schemas_share_nothing() {
+    let (one, other) = (table(), table());
+    let store = async |schema: &str| {
+        let builder = PostgresStore::builder().schema(schema);
+        let store = builder.connect(&server().url()).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    };
+    let (users, admins) = (store(&one).await, store(&other).await);
+    let ada = record(Some("ada"));
+    let _ = users.create(id(1), &ada, NOW).await.unwrap();
+    assert_eq!(admins.load(id(1), NOW).await.unwrap(), None);
+    assert_eq!(admins.delete_by_owner("ada", None, NOW).await.unwrap(), 0);
+    assert_eq!(admins.delete_all().await.unwrap(), 0);
+    assert_eq!(users.load(id(1), NOW).await.unwrap(), Some(ada));
+}
+
+#[tokio::test]
+async fn own_migrations_may_make_the_tables() {
+    let (psql, schema) = (psql().await, table().to_lowercase());
+    let tables = include_str!("../../src/store/postgres.sql");
+    let make = format!("CREATE SCHEMA \"{schema}\"; SET search_path = \"{schema}\"; {tables}");
+    psql.batch_execute(&make).await.unwrap();
+    let url = format!("{}?options=-c%20search_path={schema}", server().url());
+    let store = PostgresStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let _ = store.create(id(1), &record(None), NOW).await.unwrap();
+    assert!(store.load(id(1), NOW).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -55,11 +143,25 @@ async fn a_url_that_is_none_is_refused_without_showing_the_password() {
     assert!(error.contains("unknown option `colour`"), "{error}");
 }
 
+#[cfg(not(feature = "postgres-tls"))]
 #[tokio::test]
-async fn encryption_that_is_asked_for_is_not_left_out() {
-    let url = format!("{}?sslmode=require", server().url());
-    let error = refused(&url).await;
-    assert!(error.contains("`sslmode=require` asks for TLS"), "{error}");
+async fn without_the_feature_for_tls_it_is_not_left_out_silently() {
+    for mode in ["require", "verify-full"] {
+        let error = refused(&format!("{}?sslmode={mode}", server().url())).await;
+        let wanted = "asks for TLS, which needs cloakroom's feature `postgres-tls`";
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_is_as_good_as_a_url() {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(server().port());
+    config.user("test").dbname("postgres");
+    let builder = PostgresStore::builder().table(table());
+    let store = builder.connect_with(config).await.unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(store.load(id(1), NOW).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -121,10 +223,17 @@ async fn many_that_start_at_once_make_the_tables_once() {
     psql.batch_execute(&create).await.unwrap();
     let url = server().url().replace("/postgres", &format!("/{database}"));
     let mut starting = JoinSet::new();
-    for _ in 0..16 {
+    for n in 0..16 {
         let url = url.clone();
         starting.spawn(async move {
-            let store = PostgresStore::connect(&url).await.unwrap();
+            // In the path, in a schema, and in that schema behind a pooler.
+            let builder = PostgresStore::builder();
+            let builder = match n % 3 {
+                0 => builder,
+                1 => builder.schema("own"),
+                _ => builder.schema("own").transaction_pooling(),
+            };
+            let store = builder.connect(&url).await.unwrap();
             store.migrate().await.map_err(|error| chain(&error))
         });
     }
@@ -156,15 +265,6 @@ async fn tables_of_others_and_of_later_releases_are_left_alone() {
     psql.batch_execute(&drop).await.unwrap();
     let error = migrate(&changed).await;
     assert!(error.contains("is not as cloakroom made it"), "{error}");
-}
-
-/// A role, and the URL with which it connects.
-async fn role(psql: &tokio_postgres::Client) -> (String, String) {
-    let role = table().to_lowercase();
-    let create = format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
-    psql.batch_execute(&create).await.unwrap();
-    let url = server().url().replace("test@", &format!("{role}@"));
-    (role, url)
 }
 
 #[tokio::test]

@@ -1,25 +1,38 @@
 //! The PostgreSQL store: the contract, what its rows and its server can be, and how many trips it makes.
-#![cfg(all(feature = "postgres", feature = "axum"))]
+#![cfg(all(feature = "postgres", feature = "axum", feature = "memory"))]
 
 mod connecting;
 mod faults;
+#[path = "../support/other_process.rs"]
+mod other_process;
+#[path = "../support/pgbouncer.rs"]
+mod pgbouncer;
+mod pooling;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
+mod processes;
 mod rows;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "postgres-tls")]
+mod tls;
 mod trips;
 #[path = "../support/visitors.rs"]
 mod visitors;
+#[path = "../support/workflows.rs"]
+mod workflows;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use cloakroom::store::{Digest, Record, Timestamp};
-use cloakroom::{PostgresStore, SessionLayer, conformance_tests};
+use cloakroom::{PostgresStore, SessionId, SessionLayer, conformance_tests};
 use tokio_postgres::{Client, NoTls};
 
 use self::postgres_server::PostgresServer;
 use self::visitors::{chain, id, routes, send, text, token, visitor};
+use self::workflows::workflows;
 
 conformance_tests!(two_connections, async { store(&table()).await });
 conformance_tests!(one_connection, async {
@@ -28,6 +41,8 @@ conformance_tests!(one_connection, async {
     store.migrate().await.unwrap();
     store
 });
+
+workflows!(over_http, async { store(&table()).await });
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -57,9 +72,11 @@ async fn store_at(url: &str, table: &str) -> PostgresStore {
 
 /// A connection beside the stores.
 async fn psql() -> Client {
-    let (client, connection) = tokio_postgres::connect(&server().url(), NoTls)
-        .await
-        .unwrap();
+    psql_at(&server().url()).await
+}
+
+async fn psql_at(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -72,7 +89,27 @@ fn record(owner: Option<&str>) -> Record {
 }
 
 fn app(store: PostgresStore) -> Router {
-    routes().layer(SessionLayer::new(store))
+    routes().layer(patient(store))
+}
+
+/// A layer that waits as long as it may take on a machine that has much else to do.
+fn patient(store: PostgresStore) -> SessionLayer<PostgresStore> {
+    let layer = SessionLayer::builder(store).store_timeout(Duration::from_secs(60));
+    layer.build().unwrap()
+}
+
+/// The id of the session behind a cookie.
+fn session_id(cookie: &str) -> SessionId {
+    SessionId::from_bytes(token(cookie)[..16].try_into().unwrap())
+}
+
+/// A role, and the URL with which it connects.
+async fn role(psql: &Client) -> (String, String) {
+    let role = table().to_lowercase();
+    let create = format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    psql.batch_execute(&create).await.unwrap();
+    let url = server().url().replace("test@", &format!("{role}@"));
+    (role, url)
 }
 
 /// Asks again and again until the answer is what it should be.

@@ -132,3 +132,19 @@ async fn a_revocation_is_forgotten_after_an_hour() {
     store.delete_expired(hour, 9).await.unwrap();
     assert_eq!(count().await, 0);
 }
+
+/// S-10. The server quotes the row that it refuses.
+#[tokio::test]
+async fn an_error_does_not_repeat_the_row() {
+    let (psql, table) = (psql().await, table());
+    let store = store(&table).await;
+    let alter = format!("ALTER TABLE \"{table}\" ADD CONSTRAINT no CHECK (owner <> 'ada')");
+    psql.batch_execute(&alter).await.unwrap();
+    let ada = record(Some("ada"));
+    let error = store.create(id(1), &ada, NOW).await.unwrap_err();
+    let said = format!("{} {error:?}", chain(&error));
+    assert!(said.contains("violates check constraint \"no\""), "{said}");
+    assert!(said.contains("23514"), "{said}");
+    let digest = "07".repeat(8);
+    assert!(!said.contains(&digest) && !said.contains("ada"), "{said}");
+}

@@ -31,6 +31,11 @@ impl Proxy {
         Self { port, trips }
     }
 
+    /// Of what it can read.
+    fn url(&self) -> String {
+        format!("{}?sslmode=disable", url(self.port))
+    }
+
     /// The trips since the last time.
     fn trips(&self) -> usize {
         self.trips.swap(0, Ordering::SeqCst)
@@ -66,22 +71,33 @@ async fn store_behind(proxy: &Proxy, table: &str) -> PostgresStore {
     store(table).await;
     // With one connection, all statements are prepared after their first use.
     let builder = PostgresStore::builder().table(table).connections(1);
-    builder.connect(&url(proxy.port)).await.unwrap()
+    builder.connect(&proxy.url()).await.unwrap()
 }
 
 #[tokio::test]
-async fn each_call_is_one_trip() {
+async fn each_call_is_one_trip_and_the_first_one_two() {
     let proxy = Proxy::start().await;
     let store = store_behind(&proxy, &table()).await;
+    // The first time it is prepared.
+    assert_trips(&proxy, &store, [2, 1]).await;
+}
+
+#[tokio::test]
+async fn before_a_pooler_each_call_is_one_trip_from_the_first_one_on() {
+    let (proxy, table) = (Proxy::start().await, table());
+    store(&table).await;
+    let builder = PostgresStore::builder().table(table).transaction_pooling();
+    let store = builder.connect(&proxy.url()).await.unwrap();
+    assert_trips(&proxy, &store, [1, 1]).await;
+}
+
+/// Makes each call twice, with so many trips.
+async fn assert_trips(proxy: &Proxy, store: &PostgresStore, trips: [usize; 2]) {
     let mut owned = record(Some("ada"));
     owned.version = Version::new(2);
-    for round in 0..2 {
+    for (round, expected) in trips.into_iter().enumerate() {
         proxy.trips();
-        let counted = |what: &str| {
-            // The first time it is prepared.
-            let expected = if round == 0 { 2 } else { 1 };
-            assert_eq!(proxy.trips(), expected, "{what}");
-        };
+        let counted = |what: &str| assert_eq!(proxy.trips(), expected, "{what}");
         let _ = store.create(id(1), &record(None), NOW).await.unwrap();
         counted("create");
         store.load(id(1), NOW).await.unwrap().unwrap();

@@ -10,6 +10,7 @@ use cloakroom::RedisStore;
 use cloakroom::store::{Admission, Create, Record, SessionStore as _, SignIn};
 use http::StatusCode;
 use http::header::SET_COOKIE;
+use redis::Commands as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use super::{DEADLINE, RedisServer, app, id, now, record, send, text, under, visi
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 /// The answer is a 503 that is not later than the deadline, and the client keeps its cookie.
-async fn assert_unavailable(app: &Router, cookie: &str) {
+pub(super) async fn assert_unavailable(app: &Router, cookie: &str) {
     for path in ["/read", "/"] {
         let asked = Instant::now();
         let response = send(app, path, cookie).await;
@@ -32,7 +33,7 @@ async fn assert_unavailable(app: &Router, cookie: &str) {
 }
 
 /// Asks until the answer is not a 503 any more, which must be so after a few deadlines.
-async fn recovered(app: &Router, path: &str, cookie: &str) -> String {
+pub(super) async fn recovered(app: &Router, path: &str, cookie: &str) -> String {
     let asked = Instant::now();
     loop {
         let response = send(app, path, cookie).await;
@@ -161,7 +162,16 @@ async fn a_full_server_refuses_what_is_new_and_keeps_what_it_has() {
     assert_eq!(text(send(&app, "/read", &leaving).await).await, "new");
     assert_eq!(store.list_by_owner("ada", now()).await.unwrap().len(), 1);
     assert_eq!(store.delete_by_owner("ada", None, now()).await.unwrap(), 1);
+    // Nor is it forgotten who was revoked.
+    assert_eq!(store.delete_by_owner("bob", None, now()).await.unwrap(), 0);
+    let revoked: bool = admin.exists("s:revoked:{626f62}").unwrap();
+    assert!(revoked);
 
+    let mut set_memory = |bytes: &str| {
+        let mut command = redis::cmd("CONFIG");
+        let command = command.arg(&["SET", "maxmemory", bytes]);
+        command.exec(&mut admin).unwrap();
+    };
     set_memory("0");
     assert_eq!(text(send(&app, "/", &cookie).await).await, "2");
 }

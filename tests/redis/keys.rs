@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use cloakroom::RedisStore;
 use cloakroom::store::{
     Admission, Create, OwnerLimit, SessionStore as _, SignIn, Timestamp, Update, Version, WhenFull,
 };
@@ -24,17 +25,13 @@ async fn a_session_never_outlives_its_record_on_the_server() {
     let (server, prefix) = (RedisServer::shared(), prefix());
     let store = under(server, &prefix).await;
     let mut connection = server.connection();
-    let key = format!("{prefix}session:{}", id(1));
+    let key = format!("{prefix}session:{{{}}}", id(1));
     let mut assert_ends_at = |expires: Timestamp| {
         let before = now();
-        let left: i64 = connection.pttl(&key).unwrap();
-        let at_most = expires.saturating_since(before).as_millis();
-        assert!(left > 0 && i128::from(left) <= i128::try_from(at_most).unwrap());
-        let at: u64 = redis::cmd("PEXPIRETIME")
-            .arg(&key)
-            .query(&mut connection)
-            .unwrap();
-        assert_eq!(at, expires.as_millis());
+        let left: u64 = connection.pttl(&key).unwrap();
+        let left = Duration::from_millis(left);
+        assert!(left <= expires.saturating_since(before), "{left:?}");
+        assert!(left >= expires.saturating_since(now()), "{left:?}");
     };
     let mut record = record(None);
     assert_eq!(
@@ -65,11 +62,69 @@ async fn a_session_never_outlives_its_record_on_the_server() {
     assert_ends_at(record.expires);
 
     store.delete_by_owner("ada", None, now()).await.unwrap();
-    let left: i64 = connection.pttl(format!("{prefix}revoked:616461")).unwrap();
+    let left: i64 = connection
+        .pttl(format!("{prefix}revoked:{{616461}}"))
+        .unwrap();
     assert!(
         left >= 3_600_000,
         "a revocation is forgotten after {left} ms"
     );
+}
+
+/// An index that ended before one of its sessions would hide it from a revocation.
+#[tokio::test]
+async fn an_index_outlives_its_sessions() {
+    let (server, prefix) = (RedisServer::shared(), prefix());
+    let store = under(server, &prefix).await;
+    let mut connection = server.connection();
+    let index = format!("{prefix}owner:{{616461}}");
+    assert_outlives(&store, || connection.pttl(&index).unwrap()).await;
+}
+
+/// Signs Ada in, moves the end of her sessions, and looks how long her index is still kept.
+pub(super) async fn assert_outlives(
+    store: &RedisStore,
+    mut milliseconds_left: impl FnMut() -> u64,
+) {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let hour = day / 24;
+    let mut left = || Duration::from_millis(milliseconds_left());
+    let (start, admission) = (now(), Admission::new(now()));
+    let mut record = record(Some("ada"));
+    let signed_in = store.sign_in(id(1), &record, None, admission, start).await;
+    assert_eq!(signed_in.unwrap(), SignIn::Done);
+    let at_first = left();
+    assert!(
+        at_first > day * 90 && at_first <= day * 90 + hour * 2,
+        "{at_first:?}"
+    );
+
+    // One that ends sooner shortens nothing.
+    let mut earlier = record.clone();
+    earlier.authenticated = Some(Timestamp::from_millis(1_000));
+    let signed_in = store.sign_in(id(2), &earlier, None, admission, start).await;
+    assert_eq!(signed_in.unwrap(), SignIn::Done);
+    assert!(left() > day * 90);
+
+    // Whatever moves a session's end, moves that of the index.
+    assert!(
+        store
+            .touch(id(1), start.saturating_add(day * 95), start)
+            .await
+            .unwrap()
+    );
+    assert!(left() > day * 95 + hour, "{:?}", left());
+    record.version = Version::new(2);
+    record.expires = start.saturating_add(day * 100);
+    let updated = store.update(id(1), &record, Version::FIRST, start).await;
+    assert_eq!(updated.unwrap(), Update::Done);
+    assert!(left() > day * 100 + hour, "{:?}", left());
+    let mut long = earlier;
+    long.expires = start.saturating_add(day * 105);
+    let signed_in = store.sign_in(id(3), &long, None, admission, start).await;
+    assert_eq!(signed_in.unwrap(), SignIn::Done);
+    assert!(left() > day * 105 + hour, "{:?}", left());
+    assert_eq!(store.delete_by_owner("ada", None, start).await.unwrap(), 3);
 }
 
 /// S-08.
@@ -82,9 +137,17 @@ async fn no_key_and_no_value_holds_a_secret() {
     let store = under(&server, "s:").await;
     store.delete_by_owner("grace", None, now()).await.unwrap();
 
+    let keys: usize = redis::cmd("DBSIZE")
+        .query(&mut server.connection())
+        .unwrap();
+    assert_eq!(keys, 4, "two sessions, an index and a revocation");
+    assert_no_secret(&dump(&server), &[anonymous, signed_in]);
+}
+
+/// All keys of a server and all that is in them.
+pub(super) fn dump(server: &RedisServer) -> Vec<u8> {
     let mut connection = server.connection();
     let mut dump: Vec<Vec<u8>> = connection.keys("*").unwrap();
-    assert_eq!(dump.len(), 4, "two sessions, an index and a revocation");
     for key in dump.clone() {
         let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
         match &*kind {
@@ -97,11 +160,15 @@ async fn no_key_and_no_value_holds_a_secret() {
             other => panic!("a key of the type {other}"),
         }
     }
-    let dump = dump.concat();
+    dump.concat()
+}
+
+/// The sessions of the cookies are in the dump, their secrets are not.
+pub(super) fn assert_no_secret(dump: &[u8], cookies: &[String]) {
     let holds = |bytes: &[u8]| dump.windows(bytes.len()).any(|window| window == bytes);
-    for cookie in [anonymous, signed_in] {
-        let token = token(&cookie);
-        assert!(holds(id_of(&cookie).to_string().as_bytes()));
+    for cookie in cookies {
+        let token = token(cookie);
+        assert!(holds(id_of(cookie).to_string().as_bytes()));
         let secret = &token[16..];
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(!holds(secret));
@@ -127,7 +194,7 @@ async fn a_damaged_value_is_nobodys_session() {
     let mut connection = server.connection();
     let cookie = visitor(&app).await;
     let id = id_of(&cookie);
-    let key = format!("{prefix}session:{id}");
+    let key = format!("{prefix}session:{{{id}}}");
     let whole: Vec<u8> = connection.get(&key).unwrap();
     let mut unknown_parts = whole.clone();
     unknown_parts[25] = 0xff;
@@ -183,7 +250,7 @@ async fn a_value_of_a_later_release_is_left_alone_and_yet_revoked() {
     let mut connection = server.connection();
     let cookie = cookie(&send(&app, "/login", &visitor(&app).await).await);
     let id = id_of(&cookie);
-    let key = format!("{prefix}session:{id}");
+    let key = format!("{prefix}session:{{{id}}}");
     let _: () = connection.setrange(&key, 0, "\u{2}").unwrap();
     let before: Vec<u8> = connection.get(&key).unwrap();
 
@@ -217,7 +284,7 @@ async fn a_record_copied_to_another_session_opens_for_nobody() {
     let app = app(under(server, &prefix).await);
     let mut connection = server.connection();
     let (a, b) = (visitor(&app).await, visitor(&app).await);
-    let key = |cookie| format!("{prefix}session:{}", id_of(cookie));
+    let key = |cookie| format!("{prefix}session:{{{}}}", id_of(cookie));
     let bytes: Vec<u8> = connection.get(key(&a)).unwrap();
     let _: () = connection.set(key(&b), bytes).unwrap();
     let _: () = connection.del(key(&a)).unwrap();
@@ -269,7 +336,7 @@ async fn an_index_drops_what_is_gone_when_it_is_read() {
     let (server, prefix) = (RedisServer::shared(), prefix());
     let store = under(server, &prefix).await;
     let mut connection = server.connection();
-    let index = format!("{prefix}owner:616461");
+    let index = format!("{prefix}owner:{{616461}}");
     let owned = record(Some("ada"));
     let admission = Admission::new(now());
     for n in 1..=4 {
@@ -277,12 +344,12 @@ async fn an_index_drops_what_is_gone_when_it_is_read() {
         assert_eq!(answer.unwrap(), SignIn::Done);
     }
     let _: () = connection
-        .del(format!("{prefix}session:{}", id(1)))
+        .del(format!("{prefix}session:{{{}}}", id(1)))
         .unwrap();
     let _: () = connection
-        .set(format!("{prefix}session:{}", id(2)), "\0 damaged")
+        .set(format!("{prefix}session:{{{}}}", id(2)), "\0 damaged")
         .unwrap();
-    let other_type = format!("{prefix}session:{}", id(4));
+    let other_type = format!("{prefix}session:{{{}}}", id(4));
     let _: () = connection.del(&other_type).unwrap();
     let _: () = connection.rpush(&other_type, "x").unwrap();
     let listed = store.list_by_owner("ada", now()).await.unwrap();

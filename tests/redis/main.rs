@@ -1,14 +1,26 @@
 //! The Redis store on a real server: the contract, what lies in its keys, and what a server can do.
-#![cfg(all(feature = "redis", feature = "axum"))]
+#![cfg(all(feature = "redis", feature = "axum", feature = "memory"))]
 
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod faults;
 mod keys;
 mod opening;
+mod processes;
 mod races;
+#[cfg(feature = "redis-cluster")]
+#[path = "../support/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "redis-tls")]
+mod tls;
 #[path = "../support/visitors.rs"]
 mod visitors;
+#[path = "../support/workflows.rs"]
+mod workflows;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -19,8 +31,10 @@ use cloakroom::{RedisStore, SessionId, SessionLayer, conformance_tests};
 
 use self::redis_server::RedisServer;
 use self::visitors::{chain, cookie, id, routes, send, text, token, visitor};
+use self::workflows::workflows;
 
 conformance_tests!(contract, async { store().await });
+workflows!(over_http, async { store().await });
 
 /// How long the applications here wait for the store.
 const DEADLINE: Duration = Duration::from_secs(1);

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloakroom::RedisStore;
-use cloakroom::store::{SessionStore as _, StoreError};
+use cloakroom::store::{Admission, SessionStore as _, StoreError};
 
-use super::{RedisServer, chain, id, now, store};
+use super::{RedisServer, chain, id, now, record, store};
 
 const PASSWORD: &str = "hunter2";
 
@@ -43,6 +43,15 @@ async fn a_text_that_is_no_url_is_refused_without_the_password() {
     }
 }
 
+#[cfg(not(feature = "redis-tls"))]
+#[tokio::test]
+async fn a_url_that_asks_for_encryption_says_what_it_needs() {
+    for url in ["rediss://user:hunter2@localhost", "rediss://localhost:1/2"] {
+        assert_says(&refused(url).await, "needs cloakroom's feature `redis-tls`");
+    }
+    assert_says(&refused("rediss://a:b").await, "no URL of a Redis server");
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_told_soon() {
     let server = RedisServer::start(&[]);
@@ -68,7 +77,7 @@ async fn a_wrong_password_is_refused_and_not_shown() {
     );
 
     // As the documentation says, and no more.
-    let least = "on >right ~cloakroom:* +@read +@write +@scripting +@connection +info";
+    let least = "on >right ~cloakroom:* +@read +@write +@scripting +@connection +info +time";
     set_user(
         &["shop"]
             .into_iter()
@@ -92,18 +101,27 @@ async fn a_wrong_password_is_refused_and_not_shown() {
 async fn a_cluster_is_refused() {
     let server = RedisServer::start(&["--cluster-enabled", "yes"]);
     let error = refused(&server.url()).await;
-    assert_says(&error, "`RedisStore` needs a single primary");
+    assert_says(
+        &error,
+        "with the feature `redis-cluster`, give its nodes as",
+    );
 
     // One that was not asked beforehand says so when it is used.
     let mut admin = server.connection();
     redis::cmd("CLUSTER")
-        .arg(&["ADDSLOTSRANGE", "0", "16383"])
+        .arg("ADDSLOTS")
+        .arg((0..16_384).collect::<Vec<_>>())
         .exec(&mut admin)
         .unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let store = RedisStore::new(client.get_connection_manager().await.unwrap());
-    let error = store.delete_by_owner("ada", None, now()).await.unwrap_err();
-    assert_says(&error, "`RedisStore` needs a single primary");
+    let (new, admission) = (record(Some("ada")), Admission::new(now()));
+    let signed_in = store.sign_in(id(1), &new, None, admission, now()).await;
+    let error = signed_in.unwrap_err();
+    assert_says(
+        &error,
+        "with the feature `redis-cluster`, give its nodes as",
+    );
 }
 
 /// What is in the log after `connect`.
@@ -150,6 +168,7 @@ async fn a_server_that_may_evict_sessions_is_warned_of() {
     assert_eq!(log_of_connecting(RedisServer::shared()).await, "");
 }
 
+/// S-77.
 #[tokio::test]
 async fn a_prefix_that_is_none_is_refused() {
     let long = "x".repeat(65);

@@ -1,12 +1,21 @@
 //! The SQLite store: the contract, what a file and its rows can be, and several processes on one file.
-#![cfg(all(feature = "sqlite", feature = "axum"))]
+#![cfg(all(feature = "sqlite", feature = "axum", feature = "memory"))]
 
+#[cfg(feature = "encrypted-store")]
+mod encrypted;
+mod faults;
 mod opening;
+#[path = "../support/other_process.rs"]
+mod other_process;
 mod processes;
 mod rows;
+#[path = "../support/mod.rs"]
+mod support;
 mod transactions;
 #[path = "../support/visitors.rs"]
 mod visitors;
+#[path = "../support/workflows.rs"]
+mod workflows;
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +25,7 @@ use cloakroom::store::{Digest, Record, Timestamp};
 use cloakroom::{SessionId, SessionLayer, SqliteStore, Synchronous, conformance_tests};
 
 use self::visitors::{chain, id, routes, send, text, token, visitor};
+use self::workflows::workflows;
 
 conformance_tests!(file, async { SqliteStore::open(database()).unwrap() });
 conformance_tests!(memory, async { SqliteStore::in_memory().unwrap() });
@@ -25,6 +35,8 @@ conformance_tests!(other_settings, async {
         .synchronous(Synchronous::Normal);
     builder.open(database()).unwrap()
 });
+
+workflows!(over_http, async { SqliteStore::open(database()).unwrap() });
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 

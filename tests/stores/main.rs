@@ -2,13 +2,39 @@
 #![cfg(feature = "memory")]
 
 mod broken;
+mod cached;
+#[cfg(feature = "encrypted-store")]
+mod encrypted;
 mod fault;
+#[cfg(feature = "axum")]
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "axum")]
+#[path = "../support/workflows.rs"]
+mod workflows;
 
 use std::sync::Arc;
 
 use cloakroom::store::conformance;
 use cloakroom::test_util::FaultStore;
 use cloakroom::{MemoryStore, conformance_tests};
+
+#[cfg(feature = "axum")]
+mod over_http {
+    use cloakroom::AnyStore;
+
+    use super::{Arc, FaultStore, MemoryStore};
+    use crate::workflows::workflows;
+
+    workflows!(memory, async { MemoryStore::new() });
+    workflows!(memory_in_an_arc, async { Arc::new(MemoryStore::new()) });
+    workflows!(memory_by_its_url, async {
+        AnyStore::connect("memory:").await.unwrap()
+    });
+    workflows!(fault_store_without_faults, async {
+        FaultStore::new(MemoryStore::new())
+    });
+}
 
 conformance_tests!(memory, async { MemoryStore::new() });
 conformance_tests!(memory_in_an_arc, async { Arc::new(MemoryStore::new()) });

@@ -24,12 +24,17 @@ use cookie_store::CookieStore;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 use tower::ServiceExt as _;
 use url::Url;
 
 pub(crate) type Store = FaultStore<MemoryStore>;
 /// A builder before it is built.
 pub(crate) type Settings<E = DefaultErrorResponse> = SessionLayerBuilder<Store, E>;
+
+#[cfg(feature = "encrypted")]
+pub(crate) type Stateless = SessionLayerBuilder<cloakroom::Stateless>;
 
 /// The application on one layer: one process of it.
 #[derive(Clone)]
@@ -80,6 +85,21 @@ impl Server {
             ..
         } = self.clone();
         Self::of(store, memory, clock, settings)
+    }
+
+    /// The same application on a layer without a store. What the fields say of a store is not its.
+    #[cfg(feature = "encrypted")]
+    pub(crate) fn stateless(
+        keys: cloakroom::KeyRing,
+        settings: impl FnOnce(Stateless) -> Stateless,
+    ) -> Self {
+        let server = Self::new();
+        let settings = settings(SessionLayer::stateless(keys)).clock(server.clock.clone());
+        let layer = settings.build().expect("the settings fit together");
+        Self {
+            router: routes().layer(layer),
+            ..server
+        }
     }
 
     fn of<S, E>(
@@ -409,6 +429,64 @@ fn url(path: &str) -> Url {
     Url::parse("https://shop.example.com")
         .and_then(|url| url.join(path))
         .expect("a path")
+}
+
+/// A client who signed in as `owner` on a device of its own.
+pub(crate) async fn device(server: &Server, owner: &'static str) -> Client {
+    let client = server.client();
+    let signed_in = client.act(move |s| s.sign_in(owner)).await;
+    assert_eq!(signed_in.ok().told(), Told::Cookie);
+    client
+}
+
+/// Sends `count` requests at once, from each of `clients` in turn.
+pub(crate) async fn at_once<R>(
+    count: usize,
+    clients: impl Into<Vec<Client>>,
+    handler: impl Fn(usize, Session) -> R + Clone + Send + 'static,
+) -> Vec<Seen>
+where
+    R: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut requests = JoinSet::new();
+    for (i, client) in (0..count).zip(clients.into().into_iter().cycle()) {
+        let handler = handler.clone();
+        requests.spawn(async move { client.run(move |session| handler(i, session)).await });
+    }
+    requests.join_all().await
+}
+
+/// A request whose handler has done its work and returns when it is told to.
+pub(crate) struct Slow {
+    go: oneshot::Sender<()>,
+    request: JoinHandle<Seen>,
+}
+
+impl Slow {
+    pub(crate) async fn start(
+        client: &Client,
+        work: impl FnOnce(&Session) -> Result<(), Error> + Send + 'static,
+    ) -> Self {
+        let client = client.clone();
+        let (go, told) = oneshot::channel();
+        let (done, reached) = oneshot::channel();
+        let request = tokio::spawn(async move {
+            let handler = async move |session: Session| {
+                work(&session)?;
+                done.send(()).expect("the test waits");
+                told.await.expect("the test goes on");
+                Ok::<_, Error>(())
+            };
+            client.run(handler).await
+        });
+        reached.await.expect("the handler runs");
+        Self { go, request }
+    }
+
+    pub(crate) async fn finish(self) -> Seen {
+        self.go.send(()).expect("the handler waits");
+        self.request.await.expect("no panic")
+    }
 }
 
 /// A response, with the store calls that it took.

@@ -8,17 +8,24 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Looks after the server, and does what the lines on its standard input say: `start`, `kill`. When
-/// that ends, because the test process did, however it did, the server and its folder are gone.
+/// Looks after the server, and does what the lines on its standard input say: `start`, `kill`, `pause`,
+/// `wake`. When that ends, because the test process did, however it did, the server and its folder are
+/// gone.
 ///
-/// `$1`: the folder of the server's programs, `$2`: the port.
+/// `$1`: the folder of the server's programs, `$2`: the port, `$3`: how large its files get, in blocks of
+/// 512 bytes.
 const KEEPER: &str = r#"
 # To answer a test process that has gone must not end the keeper before it has tidied up.
 trap '' INT TERM HUP PIPE
 export LC_ALL=C
 cd / && umask 077 && home=$(mktemp -dt cloakroom-postgres.XXXXXX) || exit 1
 pid=
+# To the server and the processes that it has started, each of which has a process group of its own.
+signal() {
+    kill "-$1" "$pid" $(ps -A -o pid= -o ppid= | awk -v pid="$pid" '$2 == pid { print $1 }')
+}
 down() {
+    [ -n "$pid" ] && signal CONT 2>/dev/null
     [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null && wait "$pid"
     pid=
 }
@@ -30,6 +37,7 @@ fail() {
     exit 1
 }
 up() {
+    ulimit -S -f "$3"
     "$1/postgres" -D "$home/data" -k "$home" -p "$2" -c listen_addresses=127.0.0.1 \
         -c fsync=off -c full_page_writes=off -c max_connections=300 \
         >>"$home/log" 2>&1 </dev/null &
@@ -41,15 +49,17 @@ up() {
     done
     echo up
 }
-"$1/initdb" -D "$home/data" -U test --auth=trust --encoding=UTF8 --locale=C --no-sync \
+"$1/initdb" -D "$home/data" -U test --auth=trust --encoding=UTF8 --locale=C --no-sync --wal-segsize=1 \
     >"$home/log" 2>&1 </dev/null || fail
 # One role has to say a password.
 { echo "host all locked 127.0.0.1/32 scram-sha-256"; cat "$home/data/pg_hba.conf"; } >"$home/hba"
 mv "$home/hba" "$home/data/pg_hba.conf"
 while read -r command; do
     case $command in
-        start) up "$1" "$2" ;;
+        start) up "$@" ;;
         kill) down; echo down ;;
+        pause) signal STOP; echo paused ;;
+        wake) signal CONT; echo up ;;
     esac
 done
 down
@@ -75,11 +85,24 @@ impl PostgresServer {
     ///
     /// It is not installed, or does not start.
     pub(crate) fn start() -> Self {
+        Self::with_files_of("unlimited")
+    }
+
+    /// Starts a server on a disk that is soon full: no file gets larger than four megabytes.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub(crate) fn start_small() -> Self {
+        Self::with_files_of("8192")
+    }
+
+    fn with_files_of(blocks: &str) -> Self {
         let programs = programs();
         let mut why = String::new();
         // Somebody else may take the port before the server does.
         for _ in 0..3 {
-            let server = Self::keep(&programs, free_port());
+            let server = Self::keep(&programs, free_port(), blocks);
             match server.say("start") {
                 Ok(()) => return server,
                 Err(log) => why = log,
@@ -88,12 +111,12 @@ impl PostgresServer {
         panic!("PostgreSQL in {programs:?} does not start: {why}");
     }
 
-    fn keep(programs: &PathBuf, port: u16) -> Self {
+    fn keep(programs: &PathBuf, port: u16, blocks: &str) -> Self {
         let mut process = command();
         process
             .args(["-c", KEEPER, "keeper"])
             .arg(programs)
-            .arg(port.to_string());
+            .args([&port.to_string(), blocks]);
         let process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = process.expect("a shell can be started");
         let commands = process.stdin.take();
@@ -127,6 +150,16 @@ impl PostgresServer {
         self.say("start").expect("the server starts again");
     }
 
+    /// Stops the server from doing anything, without its clients noticing.
+    pub(crate) fn pause(&self) {
+        self.say("pause").expect("the server can be paused");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn wake(&self) {
+        self.say("wake").expect("the server can go on");
+    }
+
     fn say(&self, command: &str) -> Result<(), String> {
         let mut keeper = self.lock();
         let commands = keeper.commands.as_mut().expect("open until it is dropped");
@@ -138,7 +171,7 @@ impl PostgresServer {
             .read_line(&mut answer)
             .expect("the keeper writes text");
         match answer.trim() {
-            "up" | "down" => Ok(()),
+            "up" | "down" | "paused" => Ok(()),
             log => Err(log.to_owned()),
         }
     }
@@ -162,7 +195,7 @@ pub(crate) fn url(port: u16) -> String {
 }
 
 /// A shell as a user under which the server runs: it refuses to be root.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let uid = Command::new("id")
         .arg("-u")
         .output()
@@ -205,7 +238,7 @@ fn programs() -> PathBuf {
         )
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it is bound").port()
 }

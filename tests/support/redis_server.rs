@@ -14,12 +14,15 @@ use redis::Commands as _;
 
 const MISSING: &str = "the Redis tests start a server: install `redis-server` (Debian: \
                        `apt-get install redis-server`; elsewhere the package `redis` or `valkey`, with \
-                       `redis-server` in the path) and `setpriv` (package `util-linux`)";
+                       `redis-server` in the path; or a program that `REDIS_SERVER` names) and `setpriv` \
+                       (package `util-linux`)";
 
 /// A server on a port of its own, with an empty database in an own folder. It ends when this is
 /// dropped, and with the test process in any case.
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
+    /// The port for TLS, if the settings name a certificate.
+    pub(crate) tls_port: Option<u16>,
     folder: PathBuf,
     arguments: Vec<String>,
     pid: Mutex<Option<u32>>,
@@ -34,6 +37,15 @@ impl RedisServer {
 
     /// A server for one test, with further settings such as `--maxmemory 8mb`.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_port, arguments)
+    }
+
+    /// A node of a cluster, whose other port is higher by 10 000.
+    pub(crate) fn start_node(arguments: &[&str]) -> Self {
+        Self::start_at(free_ports, arguments)
+    }
+
+    fn start_at(port: fn() -> u16, arguments: &[&str]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let folders = Path::new(env!("CARGO_TARGET_TMPDIR")).join("redis");
@@ -41,11 +53,13 @@ impl RedisServer {
             remove_left_behind(&folders);
         }
         let folder = folders.join(format!("{}-{n}", std::process::id()));
-        fs::create_dir_all(&folder).expect("the target folder can be written");
+        let mut log = String::new();
         // Another process may take the port between the two: then another one is tried.
         for _ in 0..5 {
+            fs::create_dir_all(&folder).expect("the target folder can be written");
             let server = Self {
-                port: free_port(),
+                port: port(),
+                tls_port: arguments.contains(&"--tls-cert-file").then(port),
                 folder: folder.clone(),
                 arguments: arguments.iter().map(ToString::to_string).collect(),
                 pid: Mutex::new(None),
@@ -53,8 +67,8 @@ impl RedisServer {
             if server.run() {
                 return server;
             }
+            log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         }
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         panic!("no Redis server answers; its log:\n{log}\n{MISSING}");
     }
 
@@ -100,10 +114,12 @@ impl RedisServer {
         let mut command = Command::new("setpriv");
         let log = fs::File::create(self.folder.join("log")).expect("the folder can be written");
         command
-            .args(["--pdeathsig", "KILL", "redis-server"])
+            .args(["--pdeathsig", "KILL", &program()])
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .args(["--dir", self.folder.to_str().expect("UTF-8")])
+            .args(self.tls_port.map(|_| "--tls-port"))
+            .args(self.tls_port.map(|port| port.to_string()))
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("the log can be shared"))
@@ -176,6 +192,23 @@ fn signal(signal: &str, pid: u32) {
     let _ = Command::new("kill")
         .args([format!("-{signal}"), pid.to_string()])
         .status();
+}
+
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+fn free_ports() -> u16 {
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).expect("there is entropy");
+        // Below those that connections are given.
+        let port = 10_000 + u16::from_be_bytes(bytes) % 12_000;
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
+    }
 }
 
 fn free_port() -> u16 {

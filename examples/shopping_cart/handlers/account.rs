@@ -1,42 +1,42 @@
-//! The theme, sign-in and sign-out.
+//! Accounts: register, sign in and out, devices, password.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Form;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
-use cloakroom::Session;
+use cloakroom::{
+    ClearSiteData, CsrfForm, FreshlySignedIn, Session, SessionId, SessionValue as _, SignedIn,
+    Typed,
+};
 use maud::Markup;
 use serde::Deserialize;
 
-use crate::handlers::{Answer, Refusal};
+use crate::accounts::{name_mistake, password_mistake};
+use crate::cart::Cart;
+use crate::checkout::Mistakes;
+use crate::handlers::{Answer, Refusal, Shop};
 use crate::pages;
-use crate::visitor::{THEME, Theme, User, Visitor, note};
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct ThemeForm {
-    #[serde(default)]
-    theme: String,
-    #[serde(default)]
-    back: String,
-}
-
-pub(crate) async fn set_theme(session: Session, Form(form): Form<ThemeForm>) -> Answer<Redirect> {
-    match [Theme::Light, Theme::Dark]
-        .into_iter()
-        .find(|theme| theme.value() == form.theme)
-    {
-        Some(theme) => session.insert(THEME, theme)?,
-        None => {
-            session.remove(THEME)?;
-        }
-    }
-    // One of our own pages: a form must not be able to send anybody elsewhere.
-    let back = pages::PATHS.into_iter().find(|path| *path == form.back);
-    Ok(Redirect::to(back.unwrap_or("/")))
-}
+use crate::pages::account::Device;
+use crate::preferences::{Preferences, Text};
+use crate::visitor::{Visit, Visitor, note, note_about};
 
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Somebody who has shown their password in the last ten minutes may do what hurts if it was not them: a
+/// borrowed telephone must not be enough to lock its owner out (ASVS 7.5.2, 7.5.3). Others are sent to
+/// `/account/confirm`.
+type Fresh = FreshlySignedIn<600>;
+
+/// The key of the device's name. It is a value of each session, so that its owner can tell them apart.
+const DEVICE: &str = "device";
+
+const WRONG: Text = Text(
+    "Name or password is not right.",
+    "Name oder Passwort stimmt nicht.",
+);
+const WRONG_PASSWORD: Text = Text("This is not your password.", "Das ist nicht Ihr Passwort.");
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Credentials {
@@ -46,41 +46,285 @@ pub(crate) struct Credentials {
     password: String,
     /// Checkboxes send their name or nothing.
     remember: Option<String>,
+    /// The page that asked for the sign-in.
+    #[serde(default)]
+    next: String,
 }
 
-pub(crate) async fn sign_in_form(session: Session) -> Answer<Markup> {
-    if session.owner().is_some() {
-        return Err(Refusal::Elsewhere("/"));
+#[derive(Debug, Deserialize)]
+pub(crate) struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+pub(crate) async fn sign_in_form(
+    visit: Visit,
+    Query(Next { next }): Query<Next>,
+) -> Answer<Markup> {
+    if visit.session.owner().is_some() {
+        return Err(Refusal::Elsewhere("/account"));
     }
-    Ok(pages::account::sign_in(&Visitor::of(&session)?, None))
+    let visitor = Visitor::of(&visit.session)?;
+    let none = Mistakes::default();
+    Ok(pages::account::sign_in(
+        &visitor,
+        "",
+        &next,
+        visit.ended,
+        &none,
+    ))
 }
 
-pub(crate) async fn sign_in(session: Session, Form(form): Form<Credentials>) -> Answer {
+pub(crate) async fn sign_in(
+    visit: Visit,
+    State(shop): State<Shop>,
+    Form(form): Form<Credentials>,
+) -> Answer {
     let name = form.name.trim();
-    let Some(user) = User::with_password(name, &form.password) else {
-        let page = pages::account::sign_in(&Visitor::of(&session)?, Some(name));
+    if !shop.accounts.check(name, &form.password).await {
+        let mut mistakes = Mistakes::default();
+        // Which of the two is wrong is nobody's business.
+        mistakes.note("password", WRONG);
+        let visitor = Visitor::of(&visit.session)?;
+        let page = pages::account::sign_in(&visitor, name, &form.next, false, &mistakes);
         // Any 4xx keeps password managers from saving a wrong password. Not 401, which must name an
         // HTTP authentication scheme (RFC 9110 section 15.5.2), and this form is none.
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-    };
-    // The guest's cart comes along, under a new token: one that somebody planted or saw before is
-    // worth nothing from here on.
-    session.sign_in(user.id)?;
-    if form.remember.is_some() {
-        session.remember(REMEMBERED)?;
     }
-    let visitor = Visitor::of(&session)?;
-    note(&session, format!("Welcome, {}.", user.name))?;
-    Ok(Redirect::to(if visitor.items > 0 { "/cart" } else { "/" }).into_response())
+    let there = begin(&visit, &shop, name, form.remember.is_some())?;
+    note_about(
+        &visit.session,
+        Text("Welcome, {}.", "Willkommen, {}."),
+        name,
+    )?;
+    let there = match pages::back(&form.next) {
+        "/" => there,
+        asked => asked,
+    };
+    Ok(Redirect::to(there).into_response())
 }
 
-pub(crate) async fn sign_out(session: Session) -> Answer<Redirect> {
-    let theme = session.get::<Theme>(THEME)?;
-    session.destroy()?;
-    // From here on it is another session, under another id: nothing that was personal is in it.
-    if let Some(theme) = theme {
-        session.insert(THEME, theme)?;
+pub(crate) async fn register_form(session: Session) -> Answer<Markup> {
+    if session.owner().is_some() {
+        return Err(Refusal::Elsewhere("/account"));
     }
-    note(&session, "You are signed out.")?;
+    let visitor = Visitor::of(&session)?;
+    Ok(pages::account::register(&visitor, "", &Mistakes::default()))
+}
+
+pub(crate) async fn register(
+    visit: Visit,
+    State(shop): State<Shop>,
+    Form(form): Form<Credentials>,
+) -> Answer {
+    let name = form.name.trim();
+    let mut mistakes = Mistakes::default();
+    if let Some(mistake) = name_mistake(name) {
+        mistakes.note("name", mistake);
+    }
+    if let Some(mistake) = password_mistake(&form.password) {
+        mistakes.note("password", mistake);
+    }
+    if mistakes.is_empty() && !shop.accounts.register(name, &form.password).await {
+        mistakes.note(
+            "name",
+            Text("This name is taken.", "Dieser Name ist vergeben."),
+        );
+    }
+    if !mistakes.is_empty() {
+        let page = pages::account::register(&Visitor::of(&visit.session)?, name, &mistakes);
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    let there = begin(&visit, &shop, name, form.remember.is_some())?;
+    let text = Text(
+        "Welcome, {}. Your account is open.",
+        "Willkommen, {}. Ihr Konto ist offen.",
+    );
+    note_about(&visit.session, text, name)?;
+    Ok(Redirect::to(there).into_response())
+}
+
+/// Makes the session that of somebody who has just shown who they are; where they go from here.
+fn begin(visit: &Visit, shop: &Shop, name: &str, remember: bool) -> Answer<&'static str> {
+    let session = &visit.session;
+    // The guest's cart comes along, under a new token: one that somebody planted or saw before is
+    // worth nothing from here on.
+    session.sign_in(name)?;
+    if remember {
+        session.remember(REMEMBERED)?;
+    }
+    session.insert(DEVICE, &visit.device)?;
+    // And what they had in it when they left, perhaps on another device.
+    let kept = shop.accounts.take_cart(name);
+    let mut cart = Typed::<Cart>::new(session)?;
+    cart.update(move |cart| cart.merge(&kept))?;
+    Ok(if cart.is_empty() { "/" } else { "/cart" })
+}
+
+pub(crate) async fn sign_out(session: Session, State(shop): State<Shop>) -> Answer<Redirect> {
+    if let Some(name) = session.owner() {
+        shop.accounts
+            .keep_cart(&name, &*Typed::<Cart>::new(&session)?);
+    }
+    leave(
+        &session,
+        Text("You are signed out.", "Sie sind abgemeldet."),
+    )?;
     Ok(Redirect::to("/"))
+}
+
+/// Ends the session. Of what was in it the next one gets the preferences and nothing that is personal.
+fn leave(session: &Session, text: Text) -> Answer<()> {
+    let preferences = *Typed::<Preferences>::new(session)?;
+    session.destroy()?;
+    // From here on it is another session, under another id.
+    if preferences != Preferences::default() {
+        session.insert(Preferences::KEY, preferences)?;
+    }
+    note(session, text)?;
+    Ok(())
+}
+
+/// Others are sent to sign in first.
+pub(crate) async fn account(user: SignedIn, State(shop): State<Shop>) -> Answer<Markup> {
+    account_page(&user, &shop, &Mistakes::default()).await
+}
+
+async fn account_page(user: &SignedIn, shop: &Shop, mistakes: &Mistakes) -> Answer<Markup> {
+    let session = user.session();
+    let mut devices = Vec::new();
+    for info in shop.sessions.list(user.owner()).await? {
+        devices.push(Device {
+            id: info.id(),
+            name: info.get(DEVICE)?.unwrap_or_default(),
+            signed_in: info.authenticated_at(),
+            seen: info.last_seen_at(),
+            here: session.id() == Some(info.id()),
+        });
+    }
+    devices.sort_by_key(|device| (!device.here, std::cmp::Reverse(device.seen)));
+    let visitor = Visitor::of(session)?;
+    let token = session.csrf_token()?;
+    let now = SystemTime::now();
+    Ok(pages::account::account(
+        &visitor, &token, &devices, now, mistakes,
+    ))
+}
+
+pub(crate) async fn confirm_form(user: SignedIn) -> Answer<Markup> {
+    confirm_page(user.session(), &Mistakes::default())
+}
+
+fn confirm_page(session: &Session, mistakes: &Mistakes) -> Answer<Markup> {
+    let visitor = Visitor::of(session)?;
+    Ok(pages::account::confirm(
+        &visitor,
+        &session.csrf_token()?,
+        mistakes,
+    ))
+}
+
+pub(crate) async fn confirm(
+    user: SignedIn,
+    State(shop): State<Shop>,
+    CsrfForm(form): CsrfForm<Credentials>,
+) -> Answer {
+    if !shop.accounts.check(user.owner(), &form.password).await {
+        let mut mistakes = Mistakes::default();
+        mistakes.note("password", WRONG_PASSWORD);
+        let page = confirm_page(user.session(), &mistakes)?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    // The same user: values stay, the token is new and the time of authentication is now.
+    user.session().sign_in(user.owner())?;
+    Ok(Redirect::to("/account").into_response())
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChosenDevice {
+    #[serde(default)]
+    device: String,
+}
+
+pub(crate) async fn sign_out_device(
+    user: Fresh,
+    State(shop): State<Shop>,
+    CsrfForm(form): CsrfForm<ChosenDevice>,
+) -> Answer<Redirect> {
+    let id: SessionId = form.device.parse().map_err(|_| Refusal::NotFound)?;
+    // Only their own: an id is no secret, and no permission either.
+    let mine = shop.sessions.list(user.owner()).await?;
+    if !mine.iter().any(|info| info.id() == id) {
+        return Err(Refusal::NotFound);
+    }
+    shop.sessions.revoke(id).await?;
+    let text = Text("The device is signed out.", "Das Gerät ist abgemeldet.");
+    note(user.session(), text)?;
+    Ok(Redirect::to("/account"))
+}
+
+pub(crate) async fn sign_out_others(
+    user: Fresh,
+    State(shop): State<Shop>,
+    _: CsrfForm<()>,
+) -> Answer<Redirect> {
+    // This one gets a new token: if one of the others knows the old one, that is over, too.
+    shop.sessions.revoke_others(user.session()).await?;
+    let text = Text(
+        "All your other devices are signed out.",
+        "Alle anderen Geräte sind abgemeldet.",
+    );
+    note(user.session(), text)?;
+    Ok(Redirect::to("/account"))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Passwords {
+    current: String,
+    new: String,
+}
+
+pub(crate) async fn change_password(
+    user: SignedIn,
+    State(shop): State<Shop>,
+    CsrfForm(form): CsrfForm<Passwords>,
+) -> Answer {
+    let mut mistakes = Mistakes::default();
+    if !shop.accounts.check(user.owner(), &form.current).await {
+        mistakes.note("current", WRONG_PASSWORD);
+    }
+    if let Some(mistake) = password_mistake(&form.new) {
+        mistakes.note("new", mistake);
+    }
+    if !mistakes.is_empty() {
+        let page = account_page(&user, &shop, &mistakes).await?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    shop.accounts.set_password(user.owner(), &form.new).await;
+    // Whoever came in with the old password goes (ASVS 7.4.3).
+    let session = user.session();
+    shop.sessions.revoke_others(session).await?;
+    session.sign_in(user.owner())?;
+    let text = Text(
+        "Your password is changed, and your other devices are signed out.",
+        "Das Passwort ist geändert, und Ihre anderen Geräte sind abgemeldet.",
+    );
+    note(session, text)?;
+    Ok(Redirect::to("/account").into_response())
+}
+
+pub(crate) async fn close_account(
+    user: Fresh,
+    State(shop): State<Shop>,
+    _: CsrfForm<()>,
+) -> Answer {
+    let visitor = Visitor::of(user.session())?;
+    shop.accounts.close(user.owner());
+    // Every device of theirs is nobody's from now on (ASVS 7.4.2).
+    shop.sessions.revoke_all(user.owner()).await?;
+    user.session().destroy()?;
+    // And this browser forgets what it kept of the shop.
+    let goodbye = pages::account::goodbye(visitor.preferences);
+    Ok((ClearSiteData::new(), goodbye).into_response())
 }

@@ -1,11 +1,28 @@
 //! What each request does with the session. A form answers with 303 to the page that shows what it
 //! did, so that reloading that page does not do it again; a form with a mistake answers with itself.
 
-use axum::response::{IntoResponse, Redirect, Response};
+use std::sync::Arc;
 
+use axum::response::{IntoResponse, Redirect, Response};
+use cloakroom::Sessions;
+
+use crate::accounts::Accounts;
+use crate::checkout::OrderNumbers;
+
+pub(crate) mod about;
 pub(crate) mod account;
 pub(crate) mod goods;
+pub(crate) mod preferences;
 pub(crate) mod wizard;
+
+/// What handlers work with, besides the session.
+#[derive(Clone, Debug)]
+pub(crate) struct Shop {
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) numbers: Arc<OrderNumbers>,
+    /// All sessions, not only the one of the request.
+    pub(crate) sessions: Sessions,
+}
 
 pub(crate) type Answer<T = Response> = Result<T, Refusal>;
 

@@ -1,7 +1,5 @@
 //! The checkout, step by step.
 
-use std::sync::Arc;
-
 use axum::Form;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,9 +9,10 @@ use maud::Markup;
 use serde::Deserialize;
 
 use crate::cart::Cart;
-use crate::checkout::{Address, Choice, Mistakes, Order, OrderNumbers, Step, first_open};
-use crate::handlers::{Answer, Refusal};
+use crate::checkout::{Address, Choice, Mistakes, Order, Step, first_open};
+use crate::handlers::{Answer, Refusal, Shop};
 use crate::pages;
+use crate::preferences::{Preferences, Text};
 use crate::visitor::{Visitor, note};
 
 const ORDER: &str = "order";
@@ -24,6 +23,7 @@ struct Checkout {
     cart: Typed<Cart>,
     address: Typed<Address>,
     choice: Typed<Choice>,
+    preferences: Typed<Preferences>,
 }
 
 impl Checkout {
@@ -43,11 +43,15 @@ impl Checkout {
             cart,
             address,
             choice,
+            preferences: Typed::new(session)?,
         })
     }
 
     fn order(&self) -> Answer<Order> {
-        Order::new(&self.cart, &self.address, &self.choice)
+        let Preferences {
+            language, currency, ..
+        } = *self.preferences;
+        Order::new(&self.cart, &self.address, &self.choice, language, currency)
             .ok_or(Refusal::Elsewhere(Step::Delivery.path()))
     }
 }
@@ -76,39 +80,63 @@ pub(crate) async fn save_address(session: Session, Form(address): Form<Address>)
 }
 
 pub(crate) async fn delivery(session: Session) -> Answer<Markup> {
-    let Checkout { choice, .. } = Checkout::open(&session, Step::Delivery)?;
-    Ok(pages::wizard::delivery(
-        &Visitor::of(&session)?,
+    choice_page(&session, Step::Delivery)
+}
+
+pub(crate) async fn payment(session: Session) -> Answer<Markup> {
+    choice_page(&session, Step::Payment)
+}
+
+fn choice_page(session: &Session, step: Step) -> Answer<Markup> {
+    let Checkout { choice, .. } = Checkout::open(session, step)?;
+    let visitor = Visitor::of(session)?;
+    Ok(pages::wizard::choice(
+        &visitor,
+        step,
         &choice,
         &Mistakes::default(),
     ))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct ChoiceForm {
-    #[serde(default)]
     delivery: String,
-    #[serde(default)]
     payment: String,
 }
 
-pub(crate) async fn save_delivery(
+pub(crate) async fn save_delivery(session: Session, Form(form): Form<ChoiceForm>) -> Answer {
+    let choose = move |choice: &mut Choice| choice.deliver(&form.delivery);
+    save_choice(&session, Step::Delivery, choose, Step::Payment)
+}
+
+pub(crate) async fn save_payment(
     session: Session,
-    State(numbers): State<Arc<OrderNumbers>>,
+    State(shop): State<Shop>,
     Form(form): Form<ChoiceForm>,
 ) -> Answer {
-    let Checkout { mut choice, .. } = Checkout::open(&session, Step::Delivery)?;
     // Not in the closure, which may run more than once.
-    let number = numbers.next();
-    choice.update(move |choice| {
-        choice.choose(&form.delivery, &form.payment);
+    let number = shop.numbers.next();
+    let choose = move |choice: &mut Choice| {
+        choice.pay(&form.payment);
         choice.order.get_or_insert(number);
-    })?;
-    let mistakes = choice.check();
+    };
+    save_choice(&session, Step::Payment, choose, Step::Summary)
+}
+
+fn save_choice(
+    session: &Session,
+    step: Step,
+    choose: impl FnMut(&mut Choice) + Send + 'static,
+    next: Step,
+) -> Answer {
+    let Checkout { mut choice, .. } = Checkout::open(session, step)?;
+    choice.update(choose)?;
+    let mistakes = choice.check(step);
     if mistakes.is_empty() {
-        return Ok(Redirect::to(Step::Summary.path()).into_response());
+        return Ok(Redirect::to(next.path()).into_response());
     }
-    let page = pages::wizard::delivery(&Visitor::of(&session)?, &choice, &mistakes);
+    let page = pages::wizard::choice(&Visitor::of(session)?, step, &choice, &mistakes);
     Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
 }
 
@@ -119,28 +147,29 @@ pub(crate) async fn summary(session: Session) -> Answer<Markup> {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Confirmation {
-    /// The total that the customer saw, in cents.
+    /// The total that the customer saw.
     #[serde(default)]
-    total: String,
+    seen: String,
 }
 
-pub(crate) async fn confirm(session: Session, Form(seen): Form<Confirmation>) -> Answer<Redirect> {
+pub(crate) async fn confirm(session: Session, Form(form): Form<Confirmation>) -> Answer<Redirect> {
     let checkout = match Checkout::open(&session, Step::Summary) {
         // The second of two clicks: the first has emptied the cart.
         Err(Refusal::Elsewhere(_)) if session.contains(ORDER) => return Ok(Redirect::to(THANKS)),
         other => other?,
     };
     let order = checkout.order()?;
-    if seen.total != order.total().0.to_string() {
-        note(
-            &session,
+    if form.seen != order.seen() {
+        let text = Text(
             "Your cart has changed meanwhile. Please have another look.",
-        )?;
+            "Ihr Korb hat sich inzwischen geändert. Bitte sehen Sie noch einmal hin.",
+        );
+        note(&session, text)?;
         return Ok(Redirect::to(Step::Summary.path()));
     }
     // A real shop stores the order here, its number being unique: where two confirmations of one
     // checkout meet, both have the same number and the second stores nothing.
-    tracing::info!(number = order.number, total = %order.total(), "order placed");
+    tracing::info!(number = order.number, total = order.seen(), "order placed");
     session.insert(ORDER, &order)?;
     let Checkout {
         mut cart,

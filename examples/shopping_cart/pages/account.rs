@@ -1,50 +1,261 @@
-//! Sign-in.
+//! Sign-in, and what belongs to an account.
 
+use std::time::SystemTime;
+
+use cloakroom::{CsrfToken, SessionId};
 use maud::{Markup, html};
 
-use crate::pages::{Field, field, page};
-use crate::visitor::{DEMO_PASSWORD, Visitor};
+use crate::accounts::DEMO;
+use crate::checkout::Mistakes;
+use crate::pages::goods::was_away;
+use crate::pages::{Field, document, field, page};
+use crate::preferences::{Preferences, Text};
+use crate::visitor::Visitor;
 
-/// The form. `refused` is the name that came with a wrong password; which of the two is wrong is
-/// nobody's business.
-pub(crate) fn sign_in(visitor: &Visitor, refused: Option<&str>) -> Markup {
-    let name = Field {
+const PASSWORD: Text = Text("Password", "Passwort");
+
+fn name_field(value: &str) -> Field<'_> {
+    Field {
         name: "name",
-        label: "Name",
+        label: Text("Name", "Name"),
         kind: "text",
         autocomplete: "username",
-        value: refused.unwrap_or_default(),
-        mistake: None,
-        autofocus: refused.is_none(),
-    };
-    let password = Field {
-        name: "password",
-        label: "Password",
+        value,
+    }
+}
+
+fn password_field<'a>(name: &'a str, label: Text, autocomplete: &'a str) -> Field<'a> {
+    Field {
+        name,
+        label,
         kind: "password",
-        autocomplete: "current-password",
+        autocomplete,
         value: "",
-        mistake: refused.map(|_| "Name or password is not right."),
-        autofocus: refused.is_some(),
-    };
+    }
+}
+
+/// The form, with the name that was typed before.
+pub(crate) fn sign_in(
+    visitor: &Visitor,
+    name: &str,
+    next: &str,
+    ended: bool,
+    mistakes: &Mistakes,
+) -> Markup {
     page(
         visitor,
-        "Sign in",
+        visitor.say("Sign in", "Anmelden"),
         "/sign-in",
         &html! {
-            h1 { "Sign in" }
+            h1 { (visitor.say("Sign in", "Anmelden")) }
+            @if ended { (was_away(visitor)) }
             p {
-                "This is a demonstration. Sign in as " code { "ada" } " or " code { "grace" }
-                " with the password " code { (DEMO_PASSWORD) } "."
-                @if visitor.items > 0 { " What is in your cart stays there." }
+                (visitor.say("This is a demonstration: you can be", "Dies ist eine Vorführung: Sie können"))
+                " " code { (DEMO.0) } " "
+                (visitor.say("with the password", "sein, mit dem Passwort"))
+                " " code { (DEMO.1) } ", "
+                (visitor.say("or", "oder")) " "
+                a href="/register" { (visitor.say("open an account", "ein Konto eröffnen")) } "."
+                @if visitor.items > 0 {
+                    " " (visitor.say("What is in your cart stays there.", "Was im Korb ist, bleibt darin."))
+                }
             }
             form.sheet method="post" action="/sign-in" {
-                (field(&name))
-                (field(&password))
-                div.choice {
-                    input #remember name="remember" type="checkbox" value="yes";
-                    label for="remember" { "Keep me signed in for 30 days" }
+                input type="hidden" name="next" value=(next);
+                (field(visitor, &name_field(name), mistakes))
+                (field(visitor, &password_field("password", PASSWORD, "current-password"), mistakes))
+                (remember(visitor))
+                p.actions { button { (visitor.say("Sign in", "Anmelden")) } }
+            }
+        },
+    )
+}
+
+fn remember(visitor: &Visitor) -> Markup {
+    html! {
+        div.choice {
+            input #remember name="remember" type="checkbox" value="yes";
+            label for="remember" {
+                (visitor.say("Keep me signed in for 30 days", "30 Tage angemeldet bleiben"))
+            }
+        }
+    }
+}
+
+pub(crate) fn register(visitor: &Visitor, name: &str, mistakes: &Mistakes) -> Markup {
+    page(
+        visitor,
+        visitor.say("Open an account", "Konto eröffnen"),
+        "/register",
+        &html! {
+            h1 { (visitor.say("Open an account", "Konto eröffnen")) }
+            p {
+                (visitor.say(
+                    "It lasts as long as this demonstration runs. Please do not use a password of yours.",
+                    "Es besteht, solange diese Vorführung läuft. Bitte kein Passwort verwenden, das Sie anderswo haben.",
+                ))
+            }
+            form.sheet method="post" action="/register" {
+                (field(visitor, &name_field(name), mistakes))
+                (field(visitor, &password_field("password", PASSWORD, "new-password"), mistakes))
+                (remember(visitor))
+                p.actions {
+                    a href="/sign-in" { (visitor.say("I have one", "Ich habe eines")) }
+                    button { (visitor.say("Open", "Eröffnen")) }
                 }
-                p.actions { button { "Sign in" } }
+            }
+        },
+    )
+}
+
+/// A session of the account.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) id: SessionId,
+    pub(crate) name: String,
+    pub(crate) signed_in: Option<SystemTime>,
+    pub(crate) seen: SystemTime,
+    /// The one that is looking.
+    pub(crate) here: bool,
+}
+
+/// Goes into each form of a page that only its owner may send.
+fn csrf(token: &CsrfToken) -> Markup {
+    html! { input type="hidden" name=(CsrfToken::FIELD) value=(token); }
+}
+
+pub(crate) fn account(
+    visitor: &Visitor,
+    token: &CsrfToken,
+    devices: &[Device],
+    now: SystemTime,
+    mistakes: &Mistakes,
+) -> Markup {
+    let current = password_field(
+        "current",
+        Text("Password until now", "Bisheriges Passwort"),
+        "current-password",
+    );
+    let new = password_field(
+        "new",
+        Text("New password", "Neues Passwort"),
+        "new-password",
+    );
+    page(
+        visitor,
+        visitor.say("Your account", "Ihr Konto"),
+        "/account",
+        &html! {
+            h1 { (visitor.say("Your account", "Ihr Konto")) }
+            section aria-labelledby="devices" {
+                h2 #devices { (visitor.say("Your devices", "Ihre Geräte")) }
+                ul.devices {
+                    @for device in devices { (device_line(visitor, token, device, now)) }
+                }
+                @if devices.len() > 1 {
+                    form method="post" action="/account/sign-out-others" { (csrf(token))
+                        button { (visitor.say("Sign out all others", "Alle anderen abmelden")) }
+                    }
+                }
+            }
+            section aria-labelledby="password" {
+                h2 #password { (visitor.say("Change your password", "Passwort ändern")) }
+                p {
+                    (visitor.say(
+                        "Your other devices will be signed out.",
+                        "Ihre anderen Geräte werden abgemeldet.",
+                    ))
+                }
+                form.sheet method="post" action="/account/password" { (csrf(token))
+                    (field(visitor, &current, mistakes))
+                    (field(visitor, &new, mistakes))
+                    p.actions { button { (visitor.say("Change", "Ändern")) } }
+                }
+            }
+            section aria-labelledby="close" {
+                h2 #close { (visitor.say("Close your account", "Konto schließen")) }
+                form method="post" action="/account/close" { (csrf(token))
+                    button.quiet { (visitor.say("Close it", "Schließen")) }
+                }
+            }
+        },
+    )
+}
+
+fn device_line(visitor: &Visitor, token: &CsrfToken, device: &Device, now: SystemTime) -> Markup {
+    html! {
+        li {
+            div {
+                strong { (device.name) }
+                @if device.here { " " span.badge { (visitor.say("this device", "dieses Gerät")) } }
+                p {
+                    (visitor.say("last seen", "zuletzt gesehen")) " " (ago(visitor, device.seen, now))
+                    @if let Some(at) = device.signed_in {
+                        ", " (visitor.say("signed in", "angemeldet")) " " (ago(visitor, at, now))
+                    }
+                }
+            }
+            @if !device.here {
+                form method="post" action="/account/sign-out" { (csrf(token))
+                    button.quiet name="device" value=(device.id) {
+                        (visitor.say("Sign out", "Abmelden")) span.hidden { " " (device.name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn ago(visitor: &Visitor, at: SystemTime, now: SystemTime) -> String {
+    let minutes = now.duration_since(at).unwrap_or_default().as_secs() / 60;
+    let (number, english, german) = match minutes {
+        0 => return visitor.say("just now", "gerade eben").to_owned(),
+        1..60 => (minutes, "min ago", "min"),
+        60..1440 => (minutes / 60, "h ago", "h"),
+        _ => (minutes / 1440, "d ago", "Tagen"),
+    };
+    match visitor.preferences.language.tag() {
+        "de" => format!("vor {number} {german}"),
+        _ => format!("{number} {english}"),
+    }
+}
+
+pub(crate) fn confirm(visitor: &Visitor, token: &CsrfToken, mistakes: &Mistakes) -> Markup {
+    page(
+        visitor,
+        visitor.say("Is it you?", "Sind Sie es?"),
+        "/account/confirm",
+        &html! {
+            h1 { (visitor.say("Is it you?", "Sind Sie es?")) }
+            p {
+                (visitor.say(
+                    "It is a while since you signed in. Please show your password once more, and then try again.",
+                    "Ihre Anmeldung ist eine Weile her. Bitte geben Sie Ihr Passwort noch einmal ein, und versuchen Sie es dann erneut.",
+                ))
+            }
+            form.sheet method="post" action="/account/confirm" { (csrf(token))
+                (field(visitor, &password_field("password", PASSWORD, "current-password"), mistakes))
+                p.actions {
+                    a href="/account" { (visitor.say("Back", "Zurück")) }
+                    button { (visitor.say("It is me", "Ich bin es")) }
+                }
+            }
+        },
+    )
+}
+
+/// The last page of an account. There is no session any more.
+pub(crate) fn goodbye(preferences: Preferences) -> Markup {
+    let say = |english, german| preferences.language.say(Text(english, german));
+    let title = say("Your account is closed", "Ihr Konto ist geschlossen");
+    document(
+        title,
+        preferences,
+        &html! {
+            main #content {
+                h1 { (title) }
+                p { (say("All your devices are signed out.", "Alle Ihre Geräte sind abgemeldet.")) }
+                p { a href="/" { (say("To the shop", "Zum Laden")) } }
             }
         },
     )

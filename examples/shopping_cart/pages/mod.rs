@@ -3,22 +3,38 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::catalogue::Product;
-use crate::visitor::{Theme, Visitor};
+use crate::catalogue::{self, Product};
+use crate::checkout::Mistakes;
+use crate::preferences::{Currency, Language, Preferences, Text, Theme};
+use crate::visitor::Visitor;
 
+pub(crate) mod about;
 pub(crate) mod account;
 pub(crate) mod goods;
 pub(crate) mod wizard;
 
-/// Where a visitor can be when they choose a theme.
-pub(crate) const PATHS: [&str; 6] = [
+/// Where a visitor can be when they choose their preferences, besides the products' pages.
+const PATHS: [&str; 11] = [
     "/",
     "/cart",
     "/sign-in",
+    "/register",
+    "/account",
+    "/account/confirm",
     "/checkout/address",
     "/checkout/delivery",
+    "/checkout/payment",
     "/checkout/summary",
+    "/about-this-session",
 ];
+
+/// One of our own pages: a form must not be able to send anybody elsewhere.
+pub(crate) fn back(path: &str) -> &str {
+    let product = path.strip_prefix("/product/");
+    let known =
+        PATHS.contains(&path) || product.is_some_and(|slug| catalogue::find(slug).is_some());
+    if known { path } else { "/" }
+}
 
 const SHOP: &str = "The Peg";
 
@@ -26,9 +42,9 @@ const SHOP: &str = "The Peg";
 pub(crate) fn message(title: &str, text: &str) -> Markup {
     document(
         title,
-        None,
+        Preferences::default(),
         &html! {
-            header.top { (brand()) }
+            header.top { (brand("for rainy days")) }
             main #content {
                 h1 { (title) }
                 p { (text) }
@@ -41,22 +57,22 @@ pub(crate) fn message(title: &str, text: &str) -> Markup {
 fn page(visitor: &Visitor, title: &str, path: &str, content: &Markup) -> Markup {
     document(
         title,
-        visitor.theme,
+        visitor.preferences,
         &html! {
-            a.skip href="#content" { "Skip to the content" }
+            a.skip href="#content" { (visitor.say("Skip to the content", "Zum Inhalt")) }
             header.top {
-                (brand())
-                nav aria-label="Shop" {
+                (brand(visitor.say("for rainy days", "für Regentage")))
+                nav aria-label=(visitor.say("Shop", "Laden")) {
                     a.cart-link href="/cart" {
-                        "Cart " span.badge { (visitor.items) }
+                        (visitor.say("Cart", "Korb")) " " span.badge { (visitor.items) }
                     }
-                    @if let Some(user) = visitor.user {
+                    @if let Some(user) = &visitor.user {
+                        a.who href="/account" { (user) }
                         form method="post" action="/sign-out" {
-                            span.who { (user.name) }
-                            button.quiet { "Sign out" }
+                            button.quiet { (visitor.say("Sign out", "Abmelden")) }
                         }
                     } @else {
-                        a href="/sign-in" { "Sign in" }
+                        a href="/sign-in" { (visitor.say("Sign in", "Anmelden")) }
                     }
                 }
             }
@@ -64,15 +80,25 @@ fn page(visitor: &Visitor, title: &str, path: &str, content: &Markup) -> Markup 
                 p.note role="status" { (note) }
             }
             main #content { (content) }
-            footer { (theme_form(visitor.theme, path)) }
+            footer {
+                (preferences_form(visitor, path))
+                p {
+                    a href="/about-this-session" {
+                        (visitor.say("About this session", "Über diese Sitzung"))
+                    }
+                }
+            }
         },
     )
 }
 
-fn document(title: &str, theme: Option<Theme>, body: &Markup) -> Markup {
+fn document(title: &str, preferences: Preferences, body: &Markup) -> Markup {
+    let Preferences {
+        theme, language, ..
+    } = preferences;
     html! {
         (DOCTYPE)
-        html lang="en" data-theme=[theme.map(Theme::value)] {
+        html lang=(language.tag()) data-theme=[theme.map(Theme::value)] {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
@@ -80,32 +106,59 @@ fn document(title: &str, theme: Option<Theme>, body: &Markup) -> Markup {
                 title { (title) " · " (SHOP) }
                 link rel="icon" href="/icon.svg";
                 link rel="stylesheet" href="/style.css";
+                script src="/shop.js" defer {}
             }
             body { (body) }
         }
     }
 }
 
-fn brand() -> Markup {
-    html! { a.brand href="/" { (SHOP) span { "for rainy days" } } }
+fn brand(claim: &str) -> Markup {
+    html! { a.brand href="/" { (SHOP) span { (claim) } } }
 }
 
-fn theme_form(theme: Option<Theme>, path: &str) -> Markup {
-    let offers = [
-        (None, "Automatic"),
-        (Some(Theme::Light), "Light"),
-        (Some(Theme::Dark), "Dark"),
-    ];
+fn preferences_form(visitor: &Visitor, path: &str) -> Markup {
+    let Preferences {
+        theme,
+        language,
+        currency,
+    } = visitor.preferences;
+    let automatic = visitor.say("Automatic", "Automatisch");
     html! {
-        form.themes method="post" action="/theme" {
+        form.preferences #preferences method="post" action="/preferences" data-apply {
             input type="hidden" name="back" value=(path);
-            span #theme-label { "Theme" }
-            div role="group" aria-labelledby="theme-label" {
-                @for (offer, name) in offers {
-                    button name="theme" value=(offer.map_or("auto", Theme::value))
-                        aria-pressed=(offer == theme) { (name) }
+            label {
+                (visitor.say("Theme", "Farben")) " "
+                select name="theme" {
+                    option value="auto" { (automatic) }
+                    @for offer in Theme::ALL {
+                        option value=(offer.value()) selected[theme == Some(offer)] {
+                            (visitor.text(offer.name()))
+                        }
+                    }
                 }
             }
+            label {
+                (visitor.say("Language", "Sprache")) " "
+                select name="language" {
+                    @for offer in Language::ALL {
+                        option value=(offer.value()) lang=(offer.tag()) selected[offer == language] {
+                            (offer.name())
+                        }
+                    }
+                }
+            }
+            label {
+                (visitor.say("Currency", "Währung")) " "
+                select name="currency" {
+                    @for offer in Currency::ALL {
+                        option value=(offer.value()) selected[offer == currency] {
+                            (offer.value().to_uppercase())
+                        }
+                    }
+                }
+            }
+            button.quiet { (visitor.say("Apply", "Übernehmen")) }
         }
     }
 }
@@ -119,33 +172,30 @@ fn picture(product: &Product) -> Markup {
 /// A text field with its label, and what is wrong with it.
 struct Field<'a> {
     name: &'a str,
-    label: &'a str,
+    label: Text,
     kind: &'a str,
     autocomplete: &'a str,
     value: &'a str,
-    mistake: Option<&'a str>,
-    autofocus: bool,
 }
 
-fn field(field: &Field<'_>) -> Markup {
+fn field(visitor: &Visitor, field: &Field<'_>, mistakes: &Mistakes) -> Markup {
     let Field {
         name,
         label,
         kind,
         autocomplete,
         value,
-        mistake,
-        autofocus,
     } = *field;
+    let mistake = mistakes.of(name);
     let mistake_id = mistake.map(|_| format!("{name}-mistake"));
     html! {
         div.field {
-            label for=(name) { (label) }
+            label for=(name) { (visitor.text(label)) }
             input #(name) name=(name) type=(kind) value=(value) autocomplete=(autocomplete) required
-                maxlength=(crate::checkout::MAX_LEN) autofocus[autofocus]
+                maxlength=(crate::checkout::MAX_LEN) autofocus[mistakes.first() == Some(name)]
                 aria-invalid=[mistake.map(|_| "true")] aria-describedby=[mistake_id.as_deref()];
             @if let (Some(mistake), Some(id)) = (mistake, &mistake_id) {
-                p.mistake id=(id) { (mistake) }
+                p.mistake id=(id) { (visitor.text(mistake)) }
             }
         }
     }

@@ -2,32 +2,33 @@
 
 use maud::{Markup, html};
 
-use crate::catalogue::Cents;
 use crate::checkout::{Address, Choice, Delivery, Mistakes, Order, Payment, Step};
 use crate::pages::{Field, field, page};
+use crate::preferences::{Cents, Style, Text};
 use crate::visitor::Visitor;
 
 pub(crate) fn address(visitor: &Visitor, address: &Address, mistakes: &Mistakes) -> Markup {
+    let street = Text("Street and number", "Straße und Hausnummer");
     let fields = [
-        ("name", "Name", "text", "name", &address.name),
-        ("email", "Email", "email", "email", &address.email),
+        ("name", Text("Name", "Name"), "text", "name", &address.name),
         (
-            "street",
-            "Street and number",
-            "text",
-            "street-address",
-            &address.street,
+            "email",
+            Text("Email", "E-Mail"),
+            "email",
+            "email",
+            &address.email,
         ),
+        ("street", street, "text", "street-address", &address.street),
         (
             "postcode",
-            "Postcode",
+            Text("Postcode", "Postleitzahl"),
             "text",
             "postal-code",
             &address.postcode,
         ),
         (
             "city",
-            "Town or city",
+            Text("Town or city", "Ort"),
             "text",
             "address-level2",
             &address.city,
@@ -39,78 +40,97 @@ pub(crate) fn address(visitor: &Visitor, address: &Address, mistakes: &Mistakes)
         &html! {
             form.sheet method="post" {
                 @for (name, label, kind, autocomplete, value) in fields {
-                    (field(&Field {
-                        name,
-                        label,
-                        kind,
-                        autocomplete,
-                        value,
-                        mistake: mistakes.of(name),
-                        autofocus: mistakes.first() == Some(name),
-                    }))
+                    (field(visitor, &Field { name, label, kind, autocomplete, value }, mistakes))
                 }
                 p.actions {
-                    a href="/cart" { "Back to the cart" }
-                    button { "Continue" }
+                    a href="/cart" { (visitor.say("Back to the cart", "Zurück zum Korb")) }
+                    (go_on(visitor))
                 }
             }
         },
     )
 }
 
-pub(crate) fn delivery(visitor: &Visitor, choice: &Choice, mistakes: &Mistakes) -> Markup {
-    let deliveries = Delivery::ALL.map(|offer| Offer {
+fn go_on(visitor: &Visitor) -> Markup {
+    html! { button { (visitor.say("Continue", "Weiter")) } }
+}
+
+/// The steps in which one of several offers is chosen.
+pub(crate) fn choice(
+    visitor: &Visitor,
+    current: Step,
+    choice: &Choice,
+    mistakes: &Mistakes,
+) -> Markup {
+    let (content, before) = match current {
+        Step::Payment => (payments(visitor, choice, mistakes), Step::Delivery),
+        _ => (deliveries(visitor, choice, mistakes), Step::Address),
+    };
+    step(
+        visitor,
+        current,
+        &html! {
+            form.sheet method="post" {
+                (content)
+                p.actions {
+                    a href=(before.path()) { (visitor.say("Back", "Zurück")) }
+                    (go_on(visitor))
+                }
+            }
+        },
+    )
+}
+
+fn deliveries(visitor: &Visitor, choice: &Choice, mistakes: &Mistakes) -> Markup {
+    let offers = Delivery::ALL.map(|offer| Offer {
         value: offer.value(),
         name: offer.name(),
-        price: Some(offer.price()),
+        price: Some(visitor.currency().price(offer.price())),
         chosen: choice.delivery == Some(offer),
     });
-    let payments = Payment::ALL.map(|offer| Offer {
+    radios(visitor, "delivery", Step::Delivery, &offers, mistakes)
+}
+
+fn payments(visitor: &Visitor, choice: &Choice, mistakes: &Mistakes) -> Markup {
+    let offers = Payment::ALL.map(|offer| Offer {
         value: offer.value(),
         name: offer.name(),
         price: None,
         chosen: choice.payment == Some(offer),
     });
-    step(
-        visitor,
-        Step::Delivery,
-        &html! {
-            form.sheet method="post" {
-                (offers("delivery", "Delivery", &deliveries, mistakes))
-                (offers("payment", "Payment", &payments, mistakes))
-                p.actions {
-                    a href=(Step::Address.path()) { "Back to the address" }
-                    button { "Continue" }
-                }
-            }
-        },
-    )
+    radios(visitor, "payment", Step::Payment, &offers, mistakes)
 }
 
 struct Offer {
     value: &'static str,
-    name: &'static str,
+    name: Text,
     price: Option<Cents>,
     chosen: bool,
 }
 
-fn offers(name: &str, legend: &str, offers: &[Offer], mistakes: &Mistakes) -> Markup {
+fn radios(
+    visitor: &Visitor,
+    name: &str,
+    current: Step,
+    offers: &[Offer],
+    mistakes: &Mistakes,
+) -> Markup {
     let mistake = mistakes.of(name);
     let mistake_id = format!("{name}-mistake");
     html! {
         fieldset aria-describedby=[mistake.map(|_| &mistake_id)] {
-            legend { (legend) }
+            legend.hidden { (visitor.text(current.name())) }
             @if let Some(mistake) = mistake {
-                p.mistake id=(mistake_id) { (mistake) }
+                p.mistake id=(mistake_id) { (visitor.text(mistake)) }
             }
             @for (index, offer) in offers.iter().enumerate() {
                 div.choice {
                     input id=(offer.value) type="radio" name=(name) value=(offer.value) required
                         checked[offer.chosen] autofocus[index == 0 && mistakes.first() == Some(name)];
                     label for=(offer.value) {
-                        (offer.name)
+                        (visitor.text(offer.name))
                         @if let Some(price) = offer.price {
-                            " " strong { (price_or_free(price)) }
+                            " " strong { (price_or_free(visitor, visitor.write(price), price)) }
                         }
                     }
                 }
@@ -119,9 +139,11 @@ fn offers(name: &str, legend: &str, offers: &[Offer], mistakes: &Mistakes) -> Ma
     }
 }
 
-fn price_or_free(price: Cents) -> Markup {
-    html! {
-        @if price == Cents(0) { "free" } @else { (price) }
+fn price_or_free(visitor: &Visitor, written: String, price: Cents) -> String {
+    if price == Cents(0) {
+        visitor.say("free", "kostenlos").to_owned()
+    } else {
+        written
     }
 }
 
@@ -130,12 +152,14 @@ pub(crate) fn summary(visitor: &Visitor, order: &Order) -> Markup {
         visitor,
         Step::Summary,
         &html! {
-            (receipt(order))
+            (receipt(visitor, order))
             form method="post" {
-                input type="hidden" name="total" value=(order.total().0);
+                input type="hidden" name="seen" value=(order.seen());
                 p.actions {
-                    a href=(Step::Delivery.path()) { "Back to delivery and payment" }
-                    button { "Order for " (order.total()) }
+                    a href=(Step::Payment.path()) { (visitor.say("Back", "Zurück")) }
+                    button {
+                        (visitor.say("Order for", "Bestellen für")) " " (visitor.write(order.total()))
+                    }
                 }
             }
         },
@@ -145,74 +169,95 @@ pub(crate) fn summary(visitor: &Visitor, order: &Order) -> Markup {
 pub(crate) fn thanks(visitor: &Visitor, order: &Order) -> Markup {
     page(
         visitor,
-        "Thank you",
+        visitor.say("Thank you", "Danke"),
         "/",
         &html! {
-            h1 { "Thank you!" }
+            h1 { (visitor.say("Thank you!", "Vielen Dank!")) }
             p {
-                "Your order is number " strong { (order.number) }
-                ". Please write it down: this page is shown once."
+                (visitor.say("Your order is number", "Ihre Bestellung hat die Nummer"))
+                " " strong { (order.number) } ". "
+                (visitor.say(
+                    "Please write it down: this page is shown once.",
+                    "Bitte notieren Sie sie: Diese Seite wird einmal gezeigt.",
+                ))
             }
-            (receipt(order))
-            p.actions { a href="/" { "Back to the shop" } }
+            (receipt(visitor, order))
+            p.actions { a href="/" { (visitor.say("Back to the shop", "Zurück in den Laden")) } }
         },
     )
 }
 
-fn receipt(order: &Order) -> Markup {
+fn receipt(visitor: &Visitor, order: &Order) -> Markup {
     let Order {
         lines,
         address,
         delivery,
+        shipping,
         payment,
+        currency,
         ..
     } = order;
+    // That of the order: the visitor may have chosen another one since.
+    let style = Style(visitor.preferences.language, *currency);
+    let total = style.write(order.total());
     html! {
         table.receipt {
-            caption.hidden { "What you order" }
-            thead.hidden { tr { th scope="col" { "Product" } th scope="col" { "Price" } } }
+            caption.hidden { (visitor.say("What you order", "Ihre Bestellung")) }
+            thead.hidden {
+                tr {
+                    th scope="col" { (visitor.say("Product", "Ware")) }
+                    th scope="col" { (visitor.say("Price", "Preis")) }
+                }
+            }
             tbody {
                 @for line in lines {
-                    tr { th scope="row" { (line.quantity) " × " (line.name) } td { (line.price) } }
+                    tr {
+                        th scope="row" { (line.quantity) " × " (line.name) }
+                        td { (style.write(line.price)) }
+                    }
                 }
-                tr { th scope="row" { (delivery.name()) } td { (price_or_free(delivery.price())) } }
+                tr {
+                    th scope="row" { (visitor.text(delivery.name())) }
+                    td { (price_or_free(visitor, style.write(*shipping), *shipping)) }
+                }
             }
-            tfoot { tr { th scope="row" { "Total" } td { (order.total()) } } }
+            tfoot { tr { th scope="row" { (visitor.say("Total", "Summe")) } td { (total) } } }
         }
         dl.facts {
-            dt { "For" }
+            dt { (visitor.say("For", "Für")) }
             dd {
                 (address.name) br;
                 (address.street) br;
                 (address.postcode) " " (address.city) br;
                 (address.email)
             }
-            dt { "Payment" }
-            dd { (payment.name()) }
+            dt { (visitor.say("Payment", "Zahlung")) }
+            dd { (visitor.text(payment.name())) }
         }
     }
 }
 
 fn step(visitor: &Visitor, current: Step, content: &Markup) -> Markup {
+    let name = visitor.text(current.name());
     page(
         visitor,
-        current.name(),
+        name,
         current.path(),
         &html! {
-            nav.steps aria-label="Checkout" {
+            nav.steps aria-label=(visitor.say("Checkout", "Kasse")) {
                 ol {
                     @for step in Step::ALL {
                         li aria-current=[(step == current).then_some("step")] {
                             @if step < current {
-                                a href=(step.path()) { (step.name()) }
+                                a href=(step.path()) { (visitor.text(step.name())) }
                             } @else {
-                                (step.name())
+                                (visitor.text(step.name()))
                             }
                         }
                     }
                 }
             }
-            h1 { (current.name()) }
+            h1 { (name) }
             (content)
         },
     )

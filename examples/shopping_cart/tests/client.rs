@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cookie_store::CookieStore;
 use http_body_util::{BodyExt, Full};
@@ -108,6 +108,22 @@ impl Browser {
         self.get(&path).await
     }
 
+    /// Sends a form of the account's page, with the CSRF token that is on it.
+    pub(super) async fn post_own(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let token = self.csrf_token().await;
+        let form = [form, &[("csrf_token", &*token)]].concat();
+        self.post(path, &form).await
+    }
+
+    pub(super) async fn csrf_token(&mut self) -> String {
+        let page = self.get("/account").await;
+        let (_, rest) = page
+            .text
+            .split_once(r#"name="csrf_token" value=""#)
+            .expect("the page has a token");
+        rest.split('"').next().unwrap_or_default().to_owned()
+    }
+
     /// Sends a form whose last byte arrives when `arrived` is ready.
     pub(super) async fn post_slowly(
         &mut self,
@@ -136,6 +152,7 @@ impl Browser {
             .method(method)
             .uri(path)
             .header(HOST, url.authority())
+            .header(ACCEPT, "text/html")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(*name, *value);

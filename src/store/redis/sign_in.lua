@@ -1,24 +1,16 @@
 -- KEYS: session, the owner's index, the owner's revocations. ARGV: record, expires, now, expected format
 -- and version ('' for a new session), id, owner, authenticated, began, the most sessions (0 for any
--- number), whether to refuse one more (1 or 0), prefix of the sessions. 1 if it is stored, 0 if it is gone, 2 if the
--- id is taken, 3 if the owner was revoked, 4 if there are too many, else the record that is there.
-local now, expected, id, owner = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+-- number), whether to refuse one more (1 or 0), prefix of the sessions, until when to keep the index. 1 if it is
+-- stored, 0 if it is gone, 2 if the id is taken, 3 if the owner was revoked, 4 if there are too many, else
+-- the record that is there.
+local now, id, owner = tonumber(ARGV[3]), ARGV[5], ARGV[6]
 local max, sessions = tonumber(ARGV[9]), ARGV[11]
 
-local head = live(KEYS[1], now)
-if expected == '' then
-    if head ~= '' then
-        return 2
-    end
-elseif head == '' then
-    return 0
-elseif not readable(head) or head:sub(1, 9) ~= expected then
-    return redis.call('GET', KEYS[1])
+local refused = refusal(KEYS[1], now, ARGV[4])
+if refused then
+    return refused
 end
-
-local revoked = redis.call('HMGET', KEYS[3], 'at', 'kept', 'kept_not')
-local last = tonumber((revoked[2] == id and revoked[3] or revoked[1]) or '')
-if last and last >= tonumber(ARGV[8]) then
+if is_revoked(KEYS[3], id, tonumber(ARGV[8])) then
     return 3
 end
 
@@ -38,11 +30,12 @@ else
         return 4
     end
     for n = 1, surplus do
-        redis.call('UNLINK', sessions .. others[n])
+        redis.call('UNLINK', sessions .. others[n] .. '}')
         redis.call('ZREM', KEYS[2], others[n])
     end
 end
 
 set(KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], ARGV[7], id)
+keep_until(KEYS[2], tonumber(ARGV[12]))
 return 1

@@ -1,0 +1,375 @@
+//! A fast path through JSON as this crate writes it: one object, without spaces or escaped keys.
+//!
+//! What it accepts is valid JSON, and `serde_json` would find the same members in it. At anything else
+//! it gives up, and `serde_json` decides. No recursion, and no memory besides the members.
+
+use std::ops::Range;
+
+/// Where the members of an object stand in its text.
+#[derive(Debug, PartialEq)]
+pub(super) struct Member {
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
+/// Calls `found` for each member of the object that `text` is; `None` if this is not for us.
+pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> {
+    let mut scan = Scan {
+        text,
+        at: 0,
+        utf8: false,
+    };
+    scan.expect(b'{')?;
+    if !scan.eat(b'}') {
+        loop {
+            let key = scan.key()?;
+            let start = scan.at;
+            scan.value()?;
+            let value = start..scan.at;
+            found(Member { key, value });
+            if !scan.eat(b',') {
+                break;
+            }
+        }
+        scan.expect(b'}')?;
+    }
+    (scan.at == text.len()).then_some(())
+}
+
+struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+    /// The text is known to be UTF-8.
+    utf8: bool,
+}
+
+impl Scan<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn eat(&mut self, byte: u8) -> bool {
+        let there = self.peek() == Some(byte);
+        self.at += usize::from(there);
+        there
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.eat(byte).then_some(())
+    }
+
+    /// Reads `"key":`; a key with escapes is not for us.
+    fn key(&mut self) -> Option<Range<usize>> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let escapes = self.string()?;
+        let key = start..self.at - 1;
+        self.expect(b':')?;
+        (!escapes).then_some(key)
+    }
+
+    /// Reads a value, in which at most 62 brackets are open at once.
+    fn value(&mut self) -> Option<()> {
+        // The brackets that are open, the innermost in the lowest bit, set for an object; above them
+        // a bit that is always set.
+        let mut open: u64 = 1;
+        loop {
+            match self.next()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' if !self.eat(b'}') => {
+                    open = deeper(open)? | 1;
+                    self.key()?;
+                    continue;
+                }
+                b'[' if !self.eat(b']') => {
+                    open = deeper(open)?;
+                    continue;
+                }
+                b'{' | b'[' => {}
+                b't' => self.word(b"rue")?,
+                b'f' => self.word(b"alse")?,
+                b'n' => self.word(b"ull")?,
+                b'-' => {
+                    let first = self.next()?;
+                    self.number(first)?;
+                }
+                first => self.number(first)?,
+            }
+            // A value is over, and with it whatever ends here.
+            while open > 1 {
+                let object = open & 1 == 1;
+                match self.next()? {
+                    b',' if object => {
+                        self.key()?;
+                        break;
+                    }
+                    b',' => break,
+                    b'}' if object => open >>= 1,
+                    b']' if !object => open >>= 1,
+                    _ => return None,
+                }
+            }
+            if open == 1 {
+                return Some(());
+            }
+        }
+    }
+
+    fn word(&mut self, rest: &[u8]) -> Option<()> {
+        let there = self.text[self.at..].starts_with(rest);
+        self.at += rest.len();
+        there.then_some(())
+    }
+
+    /// Reads a number without sign whose first byte has been read.
+    fn number(&mut self, first: u8) -> Option<()> {
+        match first {
+            b'0' => {}
+            b'1'..=b'9' => self.digits(),
+            _ => return None,
+        }
+        if self.eat(b'.') {
+            self.some_digits()?;
+        }
+        if self.eat(b'e') || self.eat(b'E') {
+            let _signed = self.eat(b'+') || self.eat(b'-');
+            self.some_digits()?;
+        }
+        // After a zero this may be another digit, which what comes next does not accept.
+        Some(())
+    }
+
+    fn some_digits(&mut self) -> Option<()> {
+        self.next()?.is_ascii_digit().then_some(())?;
+        self.digits();
+        Some(())
+    }
+
+    fn digits(&mut self) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+    }
+
+    /// Reads a string behind its opening quote; whether it has escapes.
+    fn string(&mut self) -> Option<bool> {
+        let mut escapes = false;
+        loop {
+            self.skip_plain();
+            match self.next()? {
+                b'"' => return Some(escapes),
+                b'\\' => {
+                    escapes = true;
+                    self.escape()?;
+                }
+                0..=0x1f => return None,
+                0x80.. if !self.utf8 => {
+                    std::str::from_utf8(self.text).ok()?;
+                    self.utf8 = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Skips a run of bytes that mean nothing in a string.
+    fn skip_plain(&mut self) {
+        let rest = &self.text[self.at..];
+        let sixteens = rest.as_chunks::<16>().0;
+        let mut skipped = 0;
+        if sixteens.first().is_some_and(|first| are_plain(&[*first])) {
+            let fours = sixteens.as_chunks::<4>().0;
+            skipped = 4 * fours.iter().take_while(|four| are_plain(four)).count();
+            let ones = sixteens[skipped..].as_chunks::<1>().0;
+            skipped += ones.iter().take_while(|one| are_plain(one)).count();
+        }
+        let tail = rest[skipped * 16..].iter();
+        let tail = tail.take_while(|&&byte| !is_special(byte)).count();
+        self.at += skipped * 16 + tail;
+    }
+
+    /// Reads an escape behind its backslash. One of a surrogate is not for us: it may lack the other.
+    fn escape(&mut self) -> Option<()> {
+        match self.next()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let code = self.text.get(self.at..self.at + 4)?;
+                self.at += 4;
+                let fine = code.iter().all(u8::is_ascii_hexdigit);
+                let surrogate = code[0].eq_ignore_ascii_case(&b'd') && code[1] > b'7';
+                (fine && !surrogate).then_some(())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a byte ends a string, begins an escape, may not be there, or is part of a character that
+/// is not ASCII.
+#[allow(clippy::cast_possible_wrap)]
+fn is_special(byte: u8) -> bool {
+    // Bytes from 0x80 are negative.
+    byte == b'"' || byte == b'\\' || (byte as i8) < 0x20
+}
+
+/// Whether none of the bytes is special. Written so that the compiler compares sixteen at once.
+#[allow(clippy::cast_possible_wrap, clippy::needless_range_loop)]
+#[inline]
+fn are_plain<const N: usize>(chunk: &[[u8; 16]; N]) -> bool {
+    let all = |yes| if yes { u8::MAX } else { 0 };
+    let mut special = [0; 16];
+    for sixteen in chunk {
+        for i in 0..16 {
+            let byte = sixteen[i];
+            special[i] |= all(byte == b'"') | all(byte == b'\\') | all((byte as i8) < 0x20);
+        }
+    }
+    u128::from_ne_bytes(special) == 0
+}
+
+/// Room for one more open bracket.
+fn deeper(open: u64) -> Option<u64> {
+    (open < 1 << 62).then_some(open << 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    type Found<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+    fn scan(text: &[u8]) -> Option<Found<'_>> {
+        let mut all = Vec::new();
+        members(text, |m| all.push((&text[m.key], &text[m.value])))?;
+        Some(all)
+    }
+
+    /// What is accepted is what `serde_json` accepts, with the same members.
+    fn agrees(text: &[u8]) -> bool {
+        let Some(found) = scan(text) else {
+            return false;
+        };
+        let theirs: BTreeMap<&str, &RawValue> = serde_json::from_slice(text).unwrap();
+        let ours: BTreeMap<_, _> = found.into_iter().collect();
+        let theirs: BTreeMap<_, _> = theirs
+            .into_iter()
+            .map(|(key, value)| (key.as_bytes(), value.get().as_bytes()))
+            .collect();
+        assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(text));
+        true
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".{0,80}".prop_map(Into::into),
+            "[a-z]{0,80}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(".{0,8}", inner, 0..6)
+                    .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    fn object() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::btree_map("[a-z_]{1,12}", value(), 0..6)
+            .prop_map(|map| serde_json::to_vec(&map).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_write_is_read_without_help(text in object()) {
+            // A key in a value may need escapes.
+            let plain = !text.contains(&b'\\');
+            prop_assert!(agrees(&text) || !plain);
+        }
+
+        /// S-74.
+        #[test]
+        fn what_is_accepted_of_damaged_text_is_valid(
+            text in object(),
+            cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut text = text;
+            for (at, byte) in cuts {
+                let at = at.index(text.len());
+                if byte % 3 == 0 {
+                    text.truncate(at.max(1));
+                } else {
+                    text[at] = byte;
+                }
+            }
+            agrees(&text);
+        }
+
+        /// S-74.
+        #[test]
+        fn what_is_accepted_of_syntax_in_any_order_is_valid(
+            text in r#"\{("a":)?[-"\\{}\[\],:.eE+0-9a-f\x00\u{e9}truelsn]{0,12}\}"#,
+        ) {
+            agrees(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_usual_forms_are_read_without_help() {
+        for text in [
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":-0.5e+7,"b":[],"c":{},"d":[1,[{"x":null},true]],"e":false}"#,
+            r#"{"a":"\u00e9\n\"\\","ключ":"значение, и довольно длинное"}"#,
+        ] {
+            assert!(agrees(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_us_is_left_to_others() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
+        for text in [
+            "",
+            "{",
+            " {}",
+            "{} ",
+            "[]",
+            r#"{"a": 1}"#,
+            r#"{"\u0061":1}"#,
+            r#"{"a":01}"#,
+            r#"{"a":-}"#,
+            r#"{"a":1.}"#,
+            r#"{"a":1e}"#,
+            r#"{"a":.5}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":"\u00g0"}"#,
+            "{\"a\":\"\u{1}\"}",
+            r#"{"a":[1,]}"#,
+            r#"{"a":[1}}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":nul}"#,
+            &deep,
+        ] {
+            assert_eq!(scan(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(scan(b"{\"a\":\"\xff\"}"), None);
+        assert_eq!(scan(b"{\"\xff\":1}"), None);
+    }
+}

@@ -1,0 +1,2 @@
+-- KEYS: an owner's index.
+return claims(KEYS[1])

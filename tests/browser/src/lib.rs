@@ -209,9 +209,31 @@ impl Browser {
             .unwrap_or_default()
     }
 
+    /// Waits until the page says so.
     pub async fn shows(&self, text: &str) {
-        let page = self.text().await;
-        assert!(page.contains(text), "{text:?} is not in:\n{page}");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let page = self.text().await;
+            if page.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < end, "{text:?} is not in:\n{page}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the page's markup holds this; needs no scripts in the page.
+    pub async fn source_has(&self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // In the middle of a change of pages there is none.
+            let source = self.0.source().await.unwrap_or_default();
+            if source.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < end, "{text:?} is not in:\n{source}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn hides(&self, text: &str) {

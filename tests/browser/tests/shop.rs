@@ -206,8 +206,11 @@ async fn the_back_button_shows_each_step_as_it_was_left() {
         ),
     ] {
         browser.0.back().await.expect("there is a page before");
-        browser.until("document.readyState === 'complete'").await;
-        assert_eq!(browser.path().await, path);
+        browser
+            .until(&format!(
+                "location.pathname === '{path}' && document.readyState === 'complete'"
+            ))
+            .await;
         browser.until(script).await;
     }
     // A change of mind on the way forward.
@@ -351,8 +354,7 @@ async fn the_shop_works_without_scripts() {
         .click()
         .await
         .expect("a button");
-    let source = async || browser.0.source().await.expect("there is a page");
-    assert!(source().await.contains("Felt hat is in your cart."));
+    browser.source_has("Felt hat is in your cart.").await;
     browser
         .find("select[name=theme] option[value=dark]")
         .await
@@ -366,7 +368,7 @@ async fn the_shop_works_without_scripts() {
         .click()
         .await
         .expect("it can be seen");
-    assert!(source().await.contains("data-theme=\"dark\""));
+    browser.source_has("data-theme=\"dark\"").await;
     browser.close().await;
 }
 

@@ -1,6 +1,7 @@
 //! Extractors and rejections for axum.
 
 mod csrf;
+mod plain_http;
 mod signed_in;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 
 pub use self::csrf::{CsrfForm, CsrfFormRejection, CsrfHeader};
+use self::plain_http::is_on_plain_http;
 pub use self::signed_in::{FreshlySignedIn, SignInRejection};
 use crate::error::Error;
 use crate::response::MISSING_LAYER;
@@ -121,6 +123,15 @@ fn lazy(parts: &Parts) -> Result<LazySession, SessionRejection> {
         .ok_or(SessionRejection::MissingLayer)
 }
 
+async fn load(parts: &Parts) -> Result<Session, SessionRejection> {
+    let lazy = lazy(parts)?;
+    let session = lazy.load().await?;
+    if session.is_new() && is_on_plain_http(&parts.headers) {
+        lazy.note_plain_http();
+    }
+    Ok(session)
+}
+
 impl<S: Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionRejection;
 
@@ -133,7 +144,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(lazy(parts)?.load().await?)
+        load(parts).await
     }
 }
 
@@ -142,7 +153,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-        let session = lazy(parts)?.load().await?;
+        let session = load(parts).await?;
         Ok((!session.is_new()).then_some(session))
     }
 }
@@ -160,7 +171,7 @@ impl<S: Sync, T: SessionValue + Send> FromRequestParts<S> for Typed<T> {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let session = lazy(parts)?.load().await?;
+        let session = load(parts).await?;
         Ok(Self::new(&session)?)
     }
 }

@@ -43,13 +43,17 @@ pub(crate) fn is_text(text: &[u8]) -> bool {
 
 /// Appends four characters for every three of `bytes`; a rest of one or two bytes is left out.
 pub(crate) fn encode(bytes: &[u8], out: &mut String) {
+    const GROUPS: usize = 20;
     let (groups, rest) = bytes.as_chunks::<3>();
     debug_assert!(rest.is_empty());
-    out.reserve(groups.len() * 4);
-    for &[a, b, c] in groups {
-        for six in [a >> 2, a << 4 | b >> 4, b << 2 | c >> 6, c] {
-            out.push(char::from(ALPHABET[usize::from(six & 63)]));
+    let mut text = [[0; 4]; GROUPS];
+    for some in groups.chunks(GROUPS) {
+        for (text, &[a, b, c]) in text.iter_mut().zip(some) {
+            *text = [a >> 2, a << 4 | b >> 4, b << 2 | c >> 6, c]
+                .map(|six| ALPHABET[usize::from(six & 63)]);
         }
+        let text = text[..some.len()].as_flattened();
+        out.push_str(std::str::from_utf8(text).expect("the alphabet is ASCII"));
     }
 }
 

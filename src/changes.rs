@@ -213,8 +213,8 @@ impl Changes {
         }
     }
 
-    /// The changes are stored: what is left is what the handler read of other keys.
-    pub(crate) fn stored(mut self) -> Self {
+    /// Takes out what counts after these changes are stored: what the handler read of other keys.
+    pub(crate) fn take_reads(&mut self) -> Self {
         let mut reads = mem::take(&mut self.reads);
         reads.0.retain(|(key, _)| !self.concern(key));
         Self {
@@ -392,7 +392,7 @@ mod tests {
         log.note_read("a", Some(b"1"));
         log.note_read("b", Some(b"1"));
         drop(log.push(set("b", "2")));
-        let mut log = log.stored();
+        let mut log = log.take_reads();
         drop(log.push(set("a", "3")));
         drop(log.push(set("b", "3")));
         assert_eq!(log.clash(&data(r#"{"a":1,"b":2}"#)), None);

@@ -19,7 +19,7 @@ use crate::event::SessionEvent;
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
 use crate::queue::Turn;
-use crate::record::{Previous, Record, Version};
+use crate::record::{Previous, Record};
 use crate::seal::Ticket;
 use crate::store::contract::{Admission, Create, SignIn, Update};
 use crate::token::{Digest, Token};
@@ -98,6 +98,23 @@ pub(crate) struct Draft {
     pub(crate) no_touch: bool,
     /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
     pub(crate) rebased: bool,
+}
+
+impl Draft {
+    /// Nothing is to be done yet.
+    pub(crate) fn new(stored: Option<Stored>, began: Timestamp) -> Self {
+        // Field by field: a default that is overwritten in part is made, moved and dropped.
+        Self {
+            stored,
+            content: None,
+            changes: Changes::default(),
+            actions: Actions::default(),
+            at: began,
+            began,
+            no_touch: false,
+            rebased: false,
+        }
+    }
 }
 
 /// What [`plan`] decides by.
@@ -486,7 +503,7 @@ async fn steps(context: &Context, draft: &mut Draft, occasion: Occasion) -> Resu
     match plan(situation) {
         Plan::Nothing => Ok(Outcome::Unchanged),
         Plan::Touch => touch(context, draft, now).await,
-        Plan::Update(_) => update(context, draft, occasion).await,
+        Plan::Update(rotation) => update(context, draft, occasion, rotation).await,
         Plan::Create => create(context, draft).await,
         Plan::Delete => delete(context, draft).await,
         Plan::DeleteThenCreate => {
@@ -520,22 +537,17 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
         let digest = token.digest(&context.config.namespace);
         let mut record = Record::with_data(digest, now, now, draft.data());
         draft.fill(&mut record, &context.config, now, true);
-        let id = token.id();
-        let admission = draft.admission(&context.config);
-        let created = match write(context, admission, id, &record, None, now).await {
-            Err(error) if landed(context, &error, id, digest, now).await => Written::Done,
-            created => created?,
+        let next = Stored {
+            record,
+            token,
+            digest,
         };
-        match created {
+        let id = next.id();
+        match write(context, draft, &next, now).await? {
             Written::Done => {
-                let stored = Stored {
-                    record,
-                    token,
-                    digest,
-                };
                 context.tell(&SessionEvent::Created { session: id });
                 new_token(context, draft, id, Outcome::Created);
-                draft.settle(Some(stored), now);
+                draft.settle(Some(next), now);
                 return Ok(Outcome::Created);
             }
             Written::Gone => return Ok(gone(context, id)),
@@ -558,7 +570,12 @@ async fn delete(context: &Context, draft: &mut Draft) -> Result<Outcome> {
 }
 
 /// Compare-and-swap until it is done or there is nothing left to do.
-async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Result<Outcome> {
+async fn update(
+    context: &Context,
+    draft: &mut Draft,
+    occasion: Occasion,
+    mut rotation: Rotation,
+) -> Result<Outcome> {
     let config = &context.config;
     let Some(id) = draft.stored.as_ref().map(Stored::id) else {
         return Ok(Outcome::Unchanged);
@@ -567,20 +584,25 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
     let mut newer = newer_in_line(&turn, draft);
     for tries in 1.. {
         let now = context.now();
-        if let Some(current) = newer.take() {
-            match draft.rebase(current, context, now)? {
+        let current = newer.take();
+        let rebased = current.is_some();
+        if let Some(current) = current {
+            match draft.rebase(*current, context, now)? {
                 Rebased::Done => {}
                 Rebased::Gone => return Ok(gone(context, id)),
                 Rebased::Superseded => return Ok(superseded(context, id)),
             }
         }
         draft.check_reads()?;
-        // What another writer did may leave nothing to do, such as a renewal.
-        let Plan::Update(rotation) = plan(draft.situation(config, occasion, now)) else {
-            let stored = draft.stored.take();
-            draft.settle(stored, now);
-            return Ok(Outcome::Unchanged);
-        };
+        if rebased {
+            // What another writer did may leave nothing to do, such as a renewal.
+            let Plan::Update(still) = plan(draft.situation(config, occasion, now)) else {
+                let stored = draft.stored.take();
+                draft.settle(stored, now);
+                return Ok(Outcome::Unchanged);
+            };
+            rotation = still;
+        }
         let Some(stored) = &draft.stored else {
             return Ok(Outcome::Unchanged);
         };
@@ -590,24 +612,11 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
         }
         draft.check_size(config)?;
         let Record {
-            version: expected,
-            expires,
-            policy,
-            ..
+            expires, policy, ..
         } = stored.record;
-        let next = next(context, draft, stored, rotation, now)?;
-        let version = Some(expected);
-        let admission = draft.admission(config);
-        let updated = match write(context, admission, id, &next.record, version, now).await {
-            Err(error)
-                if rotation != Rotation::Keep
-                    && landed(context, &error, id, next.digest, now).await =>
-            {
-                Written::Done
-            }
-            updated => updated?,
-        };
-        match updated {
+        // In a box, since it is kept while waiting.
+        let next = Box::new(next(context, draft, stored, rotation, now)?);
+        match write(context, draft, &next, now).await? {
             Written::Done => {
                 turn.leave(&next.record);
                 let outcome = match rotation {
@@ -621,7 +630,7 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
                     context.tell(&SessionEvent::Replayed { session, count });
                 }
                 new_token(context, draft, id, outcome);
-                draft.settle(Some(next), now);
+                draft.settle(Some(*next), now);
                 return Ok(outcome);
             }
             Written::Gone | Written::Taken => return Ok(gone(context, id)),
@@ -637,32 +646,52 @@ async fn update(context: &Context, draft: &mut Draft, occasion: Occasion) -> Res
 }
 
 /// What a store said to a record.
-// As in `Update`.
-#[allow(clippy::large_enum_variant)]
+// A record in it is boxed, since it is kept while waiting, by every commit.
 enum Written {
     Done,
     Taken,
-    Conflict(Record),
+    Conflict(Box<Record>),
     Gone,
     /// The owner's sessions were ended since the request began.
     Revoked,
 }
 
-/// Gives a record to the store: a new one, or in the place of the expected version.
+/// Writes `next`: a new session, or in the place of the draft's.
+///
+/// A write that made a new token may have been done although the store reports a failure, as when a
+/// connection breaks before the answer. The client's old token is dead then and only this process
+/// knows the new one, so it is worth a look.
+// `&mut`, since a draft is not `Sync`: the closures in it are the application's.
 async fn write(
     context: &Context,
-    admission: Option<Admission>,
-    id: SessionId,
-    record: &Record,
-    expected: Option<Version>,
+    draft: &mut Draft,
+    next: &Stored,
     now: Timestamp,
 ) -> Result<Written> {
-    let store = &context.store;
-    if let Some(admission) = admission {
+    let stored = draft.stored.as_ref();
+    let new_token = stored.is_none_or(|stored| stored.digest != next.digest);
+    match give(context, draft, next, now).await {
+        Err(error) if new_token && error.is_store() && landed(context, next, now).await => {
+            Ok(Written::Done)
+        }
+        written => written,
+    }
+}
+
+async fn give(
+    context: &Context,
+    draft: &mut Draft,
+    next: &Stored,
+    now: Timestamp,
+) -> Result<Written> {
+    let (store, id, record) = (&context.store, next.id(), &next.record);
+    let stored = draft.stored.as_ref();
+    let expected = stored.map(|stored| stored.record.version);
+    if let Some(admission) = draft.admission(&context.config) {
         return match store.sign_in(id, record, expected, admission, now).await? {
             SignIn::Done => Ok(Written::Done),
             SignIn::Taken => Ok(Written::Taken),
-            SignIn::Conflict(current) => Ok(Written::Conflict(current)),
+            SignIn::Conflict(current) => Ok(Written::Conflict(Box::new(current))),
             SignIn::Gone => Ok(Written::Gone),
             SignIn::Revoked => Ok(Written::Revoked),
             SignIn::Full => Err(Error::full()),
@@ -676,36 +705,23 @@ async fn write(
     };
     Ok(match store.update(id, record, expected, now).await? {
         Update::Done => Written::Done,
-        Update::Conflict(current) => Written::Conflict(current),
+        Update::Conflict(current) => Written::Conflict(Box::new(current)),
         Update::Gone => Written::Gone,
     })
 }
 
-/// Whether a write that made a new token was done although the store reported a failure, as when a
-/// connection breaks before the answer.
-///
-/// The client's old token is dead then and only this process knows the new one, so it is worth a
-/// look. No other writer can have made this digest.
-async fn landed(
-    context: &Context,
-    error: &Error,
-    id: SessionId,
-    digest: Digest,
-    now: Timestamp,
-) -> bool {
-    if !error.is_store() {
-        return false;
-    }
-    let stored = context.store.load(id, now).await;
-    matches!(stored, Ok(Some(record)) if record.digest == digest)
+/// Whether a session is in the store with its token. No other writer can have made this digest.
+async fn landed(context: &Context, session: &Stored, now: Timestamp) -> bool {
+    let stored = context.store.load(session.id(), now).await;
+    matches!(stored, Ok(Some(record)) if record.digest == session.digest)
 }
 
 /// The record that an earlier turn in this process left, if it is newer than the request's.
-fn newer_in_line(turn: &Turn<'_>, draft: &Draft) -> Option<Record> {
+fn newer_in_line(turn: &Turn<'_>, draft: &Draft) -> Option<Box<Record>> {
     let known = draft.stored.as_ref()?.record.version;
     turn.latest()
         .filter(|latest| latest.version > known)
-        .cloned()
+        .map(|latest| Box::new(latest.clone()))
 }
 
 /// The stored session as an update of it will be.

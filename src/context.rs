@@ -7,6 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
+use crate::carrier::Carrier;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::endings::Endings;
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) observer: Observer,
     /// Another layer of the same name was noticed.
     pub(crate) doubled: Once,
+    /// A `Secure` cookie was seen to be given over plain http.
+    pub(crate) dropped: Once,
 }
 
 impl Context {
@@ -46,6 +49,23 @@ impl Context {
                     target: "cloakroom",
                     "two session layers on `{name}` are around this route, and the client keeps the \
                      session of one of them: remove one"
+                );
+            });
+        }
+    }
+
+    /// Says once that browsers drop the cookie.
+    pub(crate) fn warn_of_plain_http(&self) {
+        if let Carrier::Cookie(cookie) = &self.config.carrier
+            && cookie.is_secure()
+        {
+            self.dropped.call_once(|| {
+                tracing::warn!(
+                    target: "cloakroom",
+                    "a browser was given `{}` over plain http and drops it, since it is `Secure`: every \
+                     request begins another session. Serve https, or build the layer with \
+                     `insecure_http()` while you develop",
+                    cookie.name()
                 );
             });
         }

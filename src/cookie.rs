@@ -128,6 +128,7 @@ pub(crate) struct Template {
     name: String,
     attributes: String,
     removal: HeaderValue,
+    secure: bool,
 }
 
 impl Template {
@@ -157,11 +158,17 @@ impl Template {
             name: attributes.name.clone(),
             attributes: tail,
             removal,
+            secure: attributes.secure,
         })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether browsers keep it over https only.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// A cookie with the value that `write` appends, of about `len` bytes; a browser-session cookie

@@ -89,6 +89,13 @@ impl Text {
         }
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::Loaded(range) => range.len(),
+            Self::Own(key) => key.len(),
+        }
+    }
+
     /// Appends the key as a JSON string.
     fn write(&self, out: &mut Vec<u8>, source: &[u8]) {
         match self {
@@ -103,6 +110,24 @@ impl Entry {
     /// How many bytes the member takes.
     fn len(&self, source: &[u8]) -> usize {
         quoted_len(self.key.get(source)) + 1 + self.value.get(source).len()
+    }
+
+    /// Where the member stands as it would be written.
+    fn in_place(&self) -> Option<Range<usize>> {
+        match (&self.key, &self.value) {
+            // Between them are the closing quote and the colon.
+            (Text::Loaded(key), Value::Loaded(value)) if key.end + 2 == value.start => {
+                Some(key.start - 1..value.end)
+            }
+            _ => None,
+        }
+    }
+
+    /// Appends the member.
+    fn write(&self, out: &mut Vec<u8>, source: &[u8]) {
+        self.key.write(out, source);
+        out.push(b':');
+        out.extend_from_slice(self.value.get(source));
     }
 }
 
@@ -148,12 +173,11 @@ impl Data {
     }
 
     fn index(source: Arc<[u8]>) -> serde_json::Result<Self> {
-        let (mut entries, size, mut encoded) = entries(&source)?;
+        let (mut entries, size, encoded) = entries(&source)?;
         // What we wrote is sorted already; another writer's object need not be.
-        let by_key = |a: &Entry, b: &Entry| a.key.get(&source).cmp(b.key.get(&source));
-        if !entries.is_sorted_by(|a, b| by_key(a, b).is_lt()) {
+        if !encoded {
+            let by_key = |a: &Entry, b: &Entry| a.key.get(&source).cmp(b.key.get(&source));
             entries.sort_by(by_key);
-            encoded = false;
             if entries
                 .windows(2)
                 .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
@@ -169,20 +193,40 @@ impl Data {
         })
     }
 
+    /// Where a key is, or where it would be.
     fn position(&self, key: &str) -> Result<usize, usize> {
+        match self.find(key) {
+            Some(at) => Ok(at),
+            None => self.search(key),
+        }
+    }
+
+    fn search(&self, key: &str) -> Result<usize, usize> {
         self.entries
             .binary_search_by(|entry| entry.key.get(&self.source).cmp(key.as_bytes()))
     }
 
+    /// Where a key is.
+    fn find(&self, key: &str) -> Option<usize> {
+        /// So many keys are sooner compared one by one: nearly all differ in length.
+        const FEW: usize = 16;
+        if self.entries.len() > FEW {
+            return self.search(key).ok();
+        }
+        let same =
+            |known: &Text| known.len() == key.len() && known.get(&self.source) == key.as_bytes();
+        self.entries.iter().position(|entry| same(&entry.key))
+    }
+
     /// The JSON text of a key's value.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
-        let at = self.position(key).ok()?;
+        let at = self.find(key)?;
         Some(self.entries[at].value.get(&self.source))
     }
 
     /// A key's value for longer than the data is borrowed.
     pub(crate) fn hold(&self, key: &str) -> Option<Held> {
-        let at = self.position(key).ok()?;
+        let at = self.find(key)?;
         let value = self.entries[at].value.clone();
         Some(Held {
             source: Arc::clone(&self.source),
@@ -210,7 +254,7 @@ impl Data {
 
     /// Removes a key; whether it was there.
     pub(crate) fn remove(&mut self, key: &str) -> bool {
-        let Ok(at) = self.position(key) else {
+        let Some(at) = self.find(key) else {
             return false;
         };
         self.encoded = false;
@@ -227,7 +271,7 @@ impl Data {
 
     /// Removes all keys but one.
     pub(crate) fn clear_but(&mut self, key: &str) {
-        let kept = self.position(key).ok().map(|at| self.entries.remove(at));
+        let kept = self.find(key).map(|at| self.entries.remove(at));
         self.clear();
         if let Some(entry) = kept {
             self.size += entry.len(&self.source);
@@ -271,14 +315,25 @@ impl Data {
         }
         let Ok(json) = written(|out| {
             out.push(b'{');
-            for (i, entry) in self.entries.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
+            // Members that stand together as loaded are copied together.
+            let mut run = 0..0;
+            for entry in &self.entries {
+                let place = entry.in_place();
+                if let Some(place) = &place
+                    && place.start == run.end + 1
+                    && !run.is_empty()
+                {
+                    run.end = place.end;
+                    continue;
                 }
-                entry.key.write(out, &self.source);
-                out.push(b':');
-                out.extend_from_slice(entry.value.get(&self.source));
+                copy_run(out, &self.source[run]);
+                run = place.unwrap_or_default();
+                if run.is_empty() {
+                    begin_member(out);
+                    entry.write(out, &self.source);
+                }
             }
+            copy_run(out, &self.source[run]);
             out.push(b'}');
             Ok::<_, Infallible>(())
         });
@@ -291,6 +346,20 @@ impl fmt::Debug for Data {
         f.debug_struct("Data")
             .field("len", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Separates a member from the one before it.
+fn begin_member(out: &mut Vec<u8>) {
+    if out.len() > 1 {
+        out.push(b',');
+    }
+}
+
+fn copy_run(out: &mut Vec<u8>, members: &[u8]) {
+    if !members.is_empty() {
+        begin_member(out);
+        out.extend_from_slice(members);
     }
 }
 
@@ -321,18 +390,22 @@ fn quoted_len(text: &[u8]) -> usize {
 }
 
 /// The members of an object, in the order they stand in, how many bytes it takes encoded, and whether
-/// it is written as it would be encoded in this order.
+/// it is written as it would be encoded.
 fn entries(source: &[u8]) -> serde_json::Result<(Vec<Entry>, usize, bool)> {
     // Most sessions have a few keys: one allocation.
     let mut entries = Vec::with_capacity(8);
+    let (mut sorted, mut before) = (true, None);
     let scanned = scan::members(source, |scan::Member { key, value }| {
+        let name = &source[key.clone()];
+        sorted &= before.is_none_or(|before| before < name);
+        before = Some(name);
         entries.push(Entry {
             key: Text::Loaded(key),
             value: Value::Loaded(value),
         });
     });
     if scanned.is_some() {
-        return Ok((entries, source.len(), true));
+        return Ok((entries, source.len(), sorted));
     }
     let mut json = serde_json::Deserializer::from_slice(source);
     let entries = json.deserialize_map(Index(source))?;

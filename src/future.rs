@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Request, Response};
@@ -172,13 +171,12 @@ fn replace<B>(on_error: &impl ErrorResponse<B>, response: Response<B>) -> Respon
 /// A request on its way. When it ends, in whatever manner, its session can no longer be changed.
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
-    context: Arc<Context>,
     lazy: LazySession,
 }
 
 impl OpenRequest {
-    pub(crate) fn new(context: Arc<Context>, lazy: LazySession) -> Self {
-        Self { context, lazy }
+    pub(crate) fn new(lazy: LazySession) -> Self {
+        Self { lazy }
     }
 
     fn close(&self) -> Option<&Session> {
@@ -186,11 +184,14 @@ impl OpenRequest {
     }
 
     fn seal<B>(&self, response: &mut Response<B>, notice: &Notice) {
-        let Context { config, seal, .. } = &*self.context;
+        let Context { config, seal, .. } = &**self.lazy.context();
         let error = response.extensions().get::<Error>();
         if error.is_some_and(|error| error.challenge().is_some()) {
             let has_page = config.sign_in_page.is_some() || config.step_up_page.is_some();
             transport::challenge(response.headers_mut(), &config.carrier, has_page);
+        }
+        if let Notice::Issue(..) = notice {
+            self.lazy.check_scheme();
         }
         transport::write(response.headers_mut(), &config.carrier, seal, notice);
     }

@@ -607,6 +607,7 @@ where
         endings: Endings::default(),
         observer: builder.observer,
         doubled: Once::new(),
+        dropped: Once::new(),
     };
     Ok(SessionLayer {
         context: Arc::new(context),

@@ -9,6 +9,7 @@
 //! make every request that only reads pay for a place in the line.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
@@ -18,14 +19,34 @@ use crate::record::Record;
 
 type Latest = tokio::sync::Mutex<Option<Record>>;
 
+/// The random bits of an id are its hash: a store has them, so it was a server that chose them.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, id: &[u8]) {
+        if let Some(random) = id.last_chunk() {
+            let random = u64::from_le_bytes(*random);
+            // Two of its bits are the same in every UUID.
+            self.0 = random ^ random.rotate_left(32);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Who is committing, and who waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    lines: Mutex<HashMap<SessionId, Arc<Latest>>>,
+    lines: Mutex<Lines>,
 }
 
+type Lines = HashMap<SessionId, Arc<Latest>, BuildHasherDefault<IdHasher>>;
+
 impl Queue {
-    fn lines(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Latest>>> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         // The map is whole after every statement, so a panic elsewhere does not matter to it.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,7 +84,10 @@ impl Turn<'_> {
 
     /// Hands a record to those who wait.
     pub(crate) fn leave(&mut self, record: &Record) {
-        if let Some(latest) = self.latest.as_deref_mut() {
+        // Nobody does if the handles are the map's, ours and the guard's.
+        if Arc::strong_count(&self.line) > 3
+            && let Some(latest) = self.latest.as_deref_mut()
+        {
             *latest = Some(record.clone());
         }
     }

@@ -72,19 +72,23 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let context = Arc::clone(&self.context);
-        let (mut request, visit) = Visit::note(request, &context.config);
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let context = &self.context;
+        let mut visit = None;
+        if Visit::is_of_use(&context.config) {
+            let noted;
+            (request, noted) = Visit::note(request, &context.config);
+            visit = Some(noted);
+        }
         let carried = Carried::new(request.headers(), &context.config.carrier);
-        let lazy = LazySession::new(Arc::clone(&context), carried, visit);
+        let lazy = LazySession::new(Arc::clone(context), carried, visit);
         let outer = request.extensions_mut().insert(lazy.clone());
         if let Some(outer) = outer {
             context.check_outer(outer.context());
         }
-        let eager = context.config.eager;
-        let open = OpenRequest::new(context, lazy);
+        let open = OpenRequest::new(lazy);
         let on_error = self.on_error.clone();
-        if eager {
+        if context.config.eager {
             // The clone may not be ready; the one that is goes into the future. See
             // https://docs.rs/tower/latest/tower/trait.Service.html#be-careful-when-cloning-inner-services
             let clone = self.inner.clone();

@@ -104,6 +104,8 @@ fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
 }
 
 impl Session {
+    // What it is made of is large; in its callers it is built where it will be.
+    #[inline(always)]
     fn new(
         context: &Arc<Context>,
         stored: Option<(Stored, Data)>,
@@ -114,21 +116,17 @@ impl Session {
             Some((stored, data)) => (Some(stored), data),
             None => (None, Data::new()),
         };
+        let record = stored.as_ref().map(|stored| &stored.record);
         Self(Arc::new(Inner {
             context: Arc::clone(context),
             reopened,
             writing: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
-                is_new: stored.is_none(),
-                owner: stored
-                    .as_ref()
-                    .and_then(|stored| stored.record.owner.clone()),
-                draft: Draft {
-                    stored,
-                    began,
-                    ..Draft::default()
-                },
+                is_new: record.is_none(),
+                owner: record.and_then(|record| record.owner.clone()),
+                draft: Draft::new(stored, began),
                 data,
+                saving: 0,
                 signs_in: false,
                 client: None,
                 resets: 0,
@@ -697,6 +695,7 @@ impl Session {
     /// pending: they are tried again with the next `save` or when the response is ready. If they did
     /// reach the store, an [`update`](Self::update) then counts twice.
     pub async fn save(&self) -> Result<()> {
+        let _saving = Saving::begin(self)?;
         let _writing = self.0.writing.lock().await;
         let mut lease = {
             let mut state = self.open_state()?;
@@ -747,6 +746,9 @@ impl Session {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        if state.draft.changes.is_empty() {
+            return;
+        }
         let dropped = mem::take(&mut state.draft.changes);
         // Code of the application, which runs without the lock.
         drop(state);
@@ -755,33 +757,54 @@ impl Session {
 
     /// Commits what the handler did, and closes the session. The store is asked only if need be.
     pub(crate) fn finish(&self, occasion: Occasion) -> Finish {
-        if let Ok(_writing) = self.0.writing.try_lock() {
-            let mut state = self.state();
+        let mut state = self.state();
+        let mut dropped = Changes::default();
+        if state.saving == 0 {
             state.closed = true;
-            let dropped = state.prepare(occasion);
-            let situation =
-                state
-                    .draft
-                    .situation(&self.0.context.config, occasion, self.0.context.now());
+            dropped = state.prepare(occasion);
+            let context = &self.0.context;
+            let situation = state
+                .draft
+                .situation(&context.config, occasion, context.now());
             if commit::plan(situation) == Plan::Nothing {
                 let notice = state.notice.clone();
                 drop(state);
                 self.close();
                 return Finish::Done(notice);
             }
-            drop(state);
-            drop(dropped);
         }
+        drop(state);
+        drop(dropped);
         let session = self.clone();
         Finish::Commit(Box::pin(async move { session.commit(occasion).await }))
     }
 
+    /// The right to write, after a `save` in flight, which ends in its own time, unless nobody polls it.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let writing = &self.0.writing;
+        match writing.try_lock() {
+            Ok(turn) => Ok(turn),
+            Err(_) => {
+                let turn = async { Ok(writing.lock().await) };
+                self.0.context.deadline(turn).await
+            }
+        }
+    }
+
+    /// Takes out what is to be written, after which nothing can be changed.
+    fn last_lease(&self, occasion: Occasion) -> Lease<'_> {
+        let mut state = self.state();
+        state.closed = true;
+        let dropped = state.prepare(occasion);
+        let lease = Lease::take(self, &mut state);
+        drop(state);
+        drop(dropped);
+        lease
+    }
+
     async fn commit(&self, occasion: Occasion) -> Committed {
-        let context = &self.0.context;
-        // A `save` in flight ends in its own time, unless nobody polls it.
-        let turn = context.deadline(async { Ok(self.0.writing.lock().await) });
-        let _writing = match turn.await {
-            Ok(writing) => writing,
+        let _turn = match self.turn().await {
+            Ok(turn) => turn,
             Err(error) => {
                 self.close();
                 return Committed {
@@ -790,13 +813,7 @@ impl Session {
                 };
             }
         };
-        let (mut lease, dropped) = {
-            let mut state = self.state();
-            state.closed = true;
-            let dropped = state.prepare(occasion);
-            (Lease::take(self, &mut state), dropped)
-        };
-        drop(dropped);
+        let mut lease = self.last_lease(occasion);
         let error = lease.commit(occasion).await.err();
         drop(lease);
         self.close();
@@ -804,6 +821,22 @@ impl Session {
             notice: self.state().notice.clone(),
             error,
         }
+    }
+}
+
+/// A `save` under way; it ends when this is dropped.
+struct Saving<'a>(&'a Session);
+
+impl<'a> Saving<'a> {
+    fn begin(session: &'a Session) -> Result<Self> {
+        session.open_state()?.saving += 1;
+        Ok(Self(session))
+    }
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        self.0.state().saving -= 1;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, VARY, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::carrier::{Carrier, SESSION_TOKEN};
@@ -20,11 +20,13 @@ pub(crate) struct Carried {
 
 impl Carried {
     pub(crate) fn new(headers: &HeaderMap, carrier: &Carrier) -> Self {
-        let mut lines = headers.get_all(carrier.header()).into_iter().cloned();
-        Self {
-            first: lines.next(),
-            rest: lines.collect(),
-        }
+        let mut lines = headers.get_all(carrier.header()).into_iter();
+        let first = lines.next().cloned();
+        let rest = match lines.next() {
+            Some(second) => [second].into_iter().chain(lines).cloned().collect(),
+            None => Vec::new(),
+        };
+        Self { first, rest }
     }
 
     pub(crate) fn candidates(&self, carrier: &Carrier, seal: &Seal) -> Candidates<'_> {
@@ -120,6 +122,13 @@ fn forbid_storing(headers: &mut HeaderMap) {
 
 /// Adds the request header to `Vary`, unless it is said already.
 fn vary(headers: &mut HeaderMap, header: HeaderValue) {
+    let mut lines = match headers.entry(VARY) {
+        Entry::Vacant(none) => {
+            none.insert(header);
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
     let says_so = |line: &HeaderValue| {
         let mut names = line
             .as_bytes()
@@ -127,8 +136,8 @@ fn vary(headers: &mut HeaderMap, header: HeaderValue) {
             .map(<[u8]>::trim_ascii);
         names.any(|name| name.eq_ignore_ascii_case(header.as_bytes()) || name == b"*")
     };
-    if !headers.get_all(VARY).iter().any(says_so) {
-        headers.append(VARY, header);
+    if !lines.iter().any(says_so) {
+        lines.append(header);
     }
 }
 

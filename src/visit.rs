@@ -21,12 +21,14 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Notes what the settings ask for. The request comes back as it was.
-    pub(crate) fn note<B>(request: Request<B>, config: &Config) -> (Request<B>, Option<Box<Self>>) {
+    /// Whether the settings ask for anything.
+    pub(crate) fn is_of_use(config: &Config) -> bool {
         let pages = config.sign_in_page.is_some() || config.step_up_page.is_some();
-        if config.watch_client.is_none() && !pages {
-            return (request, None);
-        }
+        config.watch_client.is_some() || pages
+    }
+
+    /// Notes what the settings ask for. The request comes back as it was.
+    pub(crate) fn note<B>(request: Request<B>, config: &Config) -> (Request<B>, Box<Self>) {
         let (parts, body) = request.into_parts();
         let visit = Self {
             client: config
@@ -38,7 +40,7 @@ impl Visit {
                 .then(|| parts.uri.path_and_query().cloned())
                 .flatten(),
         };
-        (Request::from_parts(parts, body), Some(Box::new(visit)))
+        (Request::from_parts(parts, body), Box::new(visit))
     }
 
     /// Where somebody who looks at a page is sent to sign in.
@@ -121,7 +123,7 @@ mod tests {
         let request = request.header(ACCEPT, accept).body(()).unwrap();
         let (_, visit) = Visit::note(request, &config);
         let page = config.sign_in_page.as_deref().unwrap();
-        let location = visit.unwrap().location(page)?;
+        let location = visit.location(page)?;
         Some(location.to_str().unwrap().to_owned())
     }
 
@@ -143,7 +145,6 @@ mod tests {
     #[test]
     fn nothing_is_noted_unless_it_is_asked_for() {
         let config = Settings::default().check().unwrap();
-        let (_, visit) = Visit::note(Request::new(()), &config);
-        assert!(visit.is_none());
+        assert!(!Visit::is_of_use(&config));
     }
 }

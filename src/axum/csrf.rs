@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::{SessionRejection, lazy};
+use super::{SessionRejection, load};
 use crate::csrf::CsrfToken;
 use crate::error::Result;
 use crate::session::Session;
@@ -22,7 +22,7 @@ impl<S: Sync> FromRequestParts<S> for CsrfToken {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let session = lazy(parts)?.load().await?;
+        let session = load(parts).await?;
         Ok(session.csrf_token()?)
     }
 }
@@ -50,7 +50,7 @@ impl<S: Sync> FromRequestParts<S> for CsrfHeader {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let session = lazy(parts)?.load().await?;
+        let session = load(parts).await?;
         session.verify_csrf(sent_in_header(&parts.headers).unwrap_or_default())?;
         Ok(Self)
     }

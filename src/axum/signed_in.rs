@@ -9,7 +9,7 @@ use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponsePar
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
-use super::{SessionRejection, lazy};
+use super::{SessionRejection, load};
 use crate::clear_site_data::ClearSiteData;
 use crate::guard::{Refusal, SignedIn, admit, redirect};
 use crate::session::LazySession;
@@ -91,7 +91,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for SignedIn {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-        let session = lazy(parts)?.load().await?;
+        let session = load(parts).await?;
         Ok(Self::of(&session))
     }
 }

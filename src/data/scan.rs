@@ -136,10 +136,12 @@ impl Scan<'_> {
             b'1'..=b'9' => self.digits(),
             _ => return None,
         }
-        if self.eat(b'.') {
+        if self.peek() == Some(b'.') {
+            self.at += 1;
             self.some_digits()?;
         }
-        if self.eat(b'e') || self.eat(b'E') {
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
             let _signed = self.eat(b'+') || self.eat(b'-');
             self.some_digits()?;
         }
@@ -163,37 +165,38 @@ impl Scan<'_> {
     fn string(&mut self) -> Option<bool> {
         let mut escapes = false;
         loop {
-            self.skip_plain();
+            // Keys and many values are short; what is long is worth a search.
+            let rest = &self.text[self.at..];
+            self.at += match short(rest) {
+                Some(len) => len,
+                None => self.long(rest)?,
+            };
             match self.next()? {
                 b'"' => return Some(escapes),
                 b'\\' => {
                     escapes = true;
                     self.escape()?;
                 }
-                0..=0x1f => return None,
-                0x80.. if !self.utf8 => {
-                    std::str::from_utf8(self.text).ok()?;
-                    self.utf8 = true;
-                }
-                _ => {}
+                _ => return None,
             }
         }
     }
 
-    /// Skips a run of bytes that mean nothing in a string.
-    fn skip_plain(&mut self) {
-        let rest = &self.text[self.at..];
-        let sixteens = rest.as_chunks::<16>().0;
-        let mut skipped = 0;
-        if sixteens.first().is_some_and(|first| are_plain(&[*first])) {
-            let fours = sixteens.as_chunks::<4>().0;
-            skipped = 4 * fours.iter().take_while(|four| are_plain(four)).count();
-            let ones = sixteens[skipped..].as_chunks::<1>().0;
-            skipped += ones.iter().take_while(|one| are_plain(one)).count();
+    /// How many bytes there are before the next quote or backslash, all of them text.
+    // Apart from `string`, which is short without it.
+    #[inline(never)]
+    fn long(&mut self, rest: &[u8]) -> Option<usize> {
+        let len = memchr::memchr2(b'"', b'\\', rest)?;
+        let string = &rest[..len];
+        if is_printable(string) {
+            return Some(len);
         }
-        let tail = rest[skipped * 16..].iter();
-        let tail = tail.take_while(|&&byte| !is_special(byte)).count();
-        self.at += skipped * 16 + tail;
+        if !self.utf8 {
+            std::str::from_utf8(self.text).ok()?;
+            self.utf8 = true;
+        }
+        let control = string.iter().any(|&byte| byte < 0x20);
+        (!control).then_some(len)
     }
 
     /// Reads an escape behind its backslash. One of a surrogate is not for us: it may lack the other.
@@ -212,27 +215,28 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a byte ends a string, begins an escape, may not be there, or is part of a character that
-/// is not ASCII.
-#[allow(clippy::cast_possible_wrap)]
-fn is_special(byte: u8) -> bool {
-    // Bytes from 0x80 are negative.
-    byte == b'"' || byte == b'\\' || (byte as i8) < 0x20
+/// How many bytes there are before the next quote or backslash, if it is one of the next eight and what
+/// comes before it is printable ASCII.
+///
+/// In each byte of a word the highest bit tells whether the byte is one of those looked for. The
+/// subtractions can borrow from the byte above, so only the lowest of these bits is to be trusted.
+fn short(rest: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    let word = u64::from_le_bytes(*rest.first_chunk()?);
+    let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word & TOPS;
+    let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
+    let ends = equal(b'"') | equal(b'\\');
+    let first = ends & ends.wrapping_neg();
+    let others = below(word, 0x20) | (word & TOPS);
+    let before = first.wrapping_sub(1);
+    (first != 0 && others & before == 0).then_some(first.trailing_zeros() as usize / 8)
 }
 
-/// Whether none of the bytes is special. Written so that the compiler compares sixteen at once.
-#[allow(clippy::cast_possible_wrap, clippy::needless_range_loop)]
-#[inline]
-fn are_plain<const N: usize>(chunk: &[[u8; 16]; N]) -> bool {
-    let all = |yes| if yes { u8::MAX } else { 0 };
-    let mut special = [0; 16];
-    for sixteen in chunk {
-        for i in 0..16 {
-            let byte = sixteen[i];
-            special[i] |= all(byte == b'"') | all(byte == b'\\') | all((byte as i8) < 0x20);
-        }
-    }
-    u128::from_ne_bytes(special) == 0
+/// Whether all bytes are from 0x20 to 0x7f. Without an early exit, so that many are compared at once.
+fn is_printable(bytes: &[u8]) -> bool {
+    let outside = |most: u8, &byte: &u8| byte.wrapping_sub(0x20).max(most);
+    bytes.iter().fold(0, outside) < 0x60
 }
 
 /// Room for one more open bracket.

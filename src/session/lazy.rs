@@ -67,6 +67,8 @@ struct Pending {
     no_touch: AtomicBool,
     /// The response is ready: what is loaded from now on can only be read.
     closed: AtomicBool,
+    /// A browser sent the request over plain http.
+    plain_http: AtomicBool,
 }
 
 impl LazySession {
@@ -79,6 +81,7 @@ impl LazySession {
             asked: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            plain_http: AtomicBool::new(false),
         }))
     }
 
@@ -103,6 +106,7 @@ impl LazySession {
             asked,
             no_touch,
             closed,
+            plain_http: _,
         } = &*self.0;
         asked.store(true, Ordering::SeqCst);
         let session = loaded
@@ -125,6 +129,19 @@ impl LazySession {
         self.0.no_touch.store(true, Ordering::SeqCst);
         if let Some(session) = self.0.loaded.get() {
             session.no_touch();
+        }
+    }
+
+    /// Notes that a browser sent the request over plain http.
+    #[cfg(feature = "axum")]
+    pub(crate) fn note_plain_http(&self) {
+        self.0.plain_http.store(true, Ordering::SeqCst);
+    }
+
+    /// Says once if the client drops the cookie that it is given.
+    pub(crate) fn check_scheme(&self) {
+        if self.0.plain_http.load(Ordering::SeqCst) {
+            self.0.context.warn_of_plain_http();
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct State {
     /// What is stored and what is to be done; its changes are applied to `data` already.
     pub(super) draft: Draft,
     pub(super) data: Data,
+    /// How many calls of `save` are under way.
+    pub(super) saving: usize,
     /// Counts how often all values and changes were forgotten, and how often that was the session's
     /// end: what a `save` took along before then does not come back.
     pub(super) resets: u64,
@@ -90,6 +92,8 @@ impl State {
 pub(super) struct Lease<'a> {
     session: &'a Session,
     draft: Draft,
+    /// The work is done, and the session shows it.
+    settled: bool,
     resets: u64,
     ends: u64,
 }
@@ -97,18 +101,19 @@ pub(super) struct Lease<'a> {
 impl<'a> Lease<'a> {
     /// Takes the work out of a state that is [prepared](State::prepare).
     pub(super) fn take(session: &'a Session, state: &mut State) -> Self {
-        let draft = Draft {
-            stored: state.draft.stored.clone(),
-            content: state.draft.content.take(),
-            changes: mem::take(&mut state.draft.changes),
-            actions: mem::take(&mut state.draft.actions),
-            began: state.draft.began,
-            no_touch: state.draft.no_touch,
-            ..Draft::default()
-        };
         Self {
             session,
-            draft,
+            draft: Draft {
+                stored: state.draft.stored.clone(),
+                content: state.draft.content.take(),
+                changes: mem::take(&mut state.draft.changes),
+                actions: mem::take(&mut state.draft.actions),
+                at: state.draft.at,
+                began: state.draft.began,
+                no_touch: state.draft.no_touch,
+                rebased: false,
+            },
+            settled: false,
             resets: state.resets,
             ends: state.ends,
         }
@@ -126,7 +131,8 @@ impl<'a> Lease<'a> {
         let session = self.session;
         let context = &session.0.context;
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
-        let draft = mem::take(&mut self.draft);
+        self.settled = true;
+        let draft = &mut self.draft;
         let mut state = session.state();
         if state.ends != self.ends {
             // Destroyed meanwhile: what was just stored has to go.
@@ -138,14 +144,14 @@ impl<'a> Lease<'a> {
         let before = mem::take(&mut state.notice);
         let current = draft.current(context);
         state.notice = commit::notice(outcome, before, current, draft.at);
-        state.draft.stored = draft.stored;
+        state.draft.stored = draft.stored.take();
         if state.resets != self.resets {
             return;
         }
         let mut changes = if dropped {
             Changes::default()
         } else {
-            draft.changes.stored()
+            draft.changes.take_reads()
         };
         let mut later = mem::take(&mut state.draft.changes);
         if draft.rebased || dropped {
@@ -176,6 +182,9 @@ impl<'a> Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
         let draft = mem::take(&mut self.draft);
         let mut state = self.session.state();
         // Once the response is on its way nobody would write what goes back.

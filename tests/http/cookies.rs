@@ -3,11 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::{SameSite, Session, SessionLayer, SessionLayerBuilder};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post;
+use cloakroom::{MemoryStore, SameSite, Session, SessionLayer, SessionLayerBuilder};
 use cookie_store::CookieStore;
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use proptest::prelude::*;
+use tower::ServiceExt as _;
 use url::Url;
 
 use crate::support::{Log, Seen, Server, SetCookie, Settings, Told, bytes_of, id_of};
@@ -16,7 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A request with these `Cookie` lines, byte for byte.
 async fn send(server: &Server, path: &str, lines: &[&[u8]]) -> Seen {
-    let mut request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+    let mut request = Request::get(path).body(Body::empty()).unwrap();
     for line in lines {
         request
             .headers_mut()
@@ -882,5 +886,42 @@ async fn two_layers_with_one_cookie_around_a_route_are_an_error_in_the_log() {
         let log = log.take();
         let said = log.matches("two session layers on `__Host-id`").count();
         assert_eq!(said, expected, "{log}");
+    }
+}
+
+/// Whoever develops on a second machine sees a new session with every request, and no error anywhere.
+#[tokio::test]
+async fn a_secure_cookie_over_plain_http_is_a_warning_in_the_log_once() {
+    let store = MemoryStore::new();
+    let app = |layer: SessionLayer<MemoryStore>| {
+        let begin = async |session: Session| session.insert("a", 1);
+        Router::new().route("/", post(begin)).layer(layer)
+    };
+    let secure = app(SessionLayer::new(store.clone()));
+    let insecure = SessionLayer::builder(store.clone()).insecure_http().build();
+    let insecure = app(insecure.unwrap());
+    let bearer = app(SessionLayer::builder(store).bearer().build().unwrap());
+    let send = async |app: &Router, origin: &str| {
+        let request = Request::post("/").header("host", "192.168.0.7:3000");
+        let request = request.header("origin", origin).body(Body::empty());
+        let response = app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    };
+    for (app, origin, expected) in [
+        (&secure, "https://192.168.0.7:3000", 0),
+        (&insecure, "http://192.168.0.7:3000", 0),
+        (&bearer, "http://192.168.0.7:3000", 0),
+        (&secure, "http://192.168.0.7:3000", 1),
+        // Said once.
+        (&secure, "http://192.168.0.7:3000", 0),
+    ] {
+        let log = Log::capture();
+        for _ in 0..3 {
+            send(app, origin).await;
+        }
+        let log = log.take();
+        let said = log.matches("drops it, since it is `Secure`").count();
+        assert_eq!(said, expected, "{origin}: {log}");
+        assert_eq!(log.contains("insecure_http()"), expected == 1);
     }
 }

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use cloakroom::store::{StoreError, Timestamp};
@@ -467,6 +468,38 @@ async fn an_update_may_use_the_session_in_its_closure() {
         (client.value("n").await, client.value("copy").await),
         (Some(2), Some(2))
     );
+}
+
+/// So are its captures dropped once they are stored: what they hold may use the session.
+#[test]
+fn what_a_closure_holds_may_use_the_session_when_it_is_dropped() {
+    struct Last(Session, mpsc::Sender<Option<u32>>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.1.send(self.0.get("a").unwrap()).ok();
+        }
+    }
+
+    let (dropped, values) = mpsc::channel();
+    // A thread that waits for itself is left behind.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let client = Server::new().visitor().await;
+            let seen = client.run(async move |session: Session| {
+                let last = Last(session.clone(), dropped);
+                session.update("a", move |n: &mut u32| {
+                    let _held = &last;
+                    *n += 1;
+                })?;
+                session.save().await
+            });
+            seen.await.ok();
+        });
+    });
+    let value = values.recv_timeout(Duration::from_secs(30));
+    assert_eq!(value, Ok(Some(1)), "the session's lock is held");
 }
 
 /// The same where each run of the closure changes another key: it must come to an end.

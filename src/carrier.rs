@@ -51,7 +51,7 @@ impl Carrier {
         fits: impl Fn(&[u8]) -> bool,
     ) -> Candidates<'a> {
         match self {
-            Self::Cookie(template) => Candidates::read(lines, template.name(), fits),
+            Self::Cookie(template) => Candidates::read(lines, template.finder(), fits),
             // One field line (RFC 9110 section 5.3): of two, a proxy may have checked the other.
             Self::Bearer => match (lines.next(), lines.next()) {
                 (Some(line), None) => Candidates::of(bearer(line).filter(|value| fits(value))),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use memchr::memmem::Finder;
 
 /// The most tokens of one request that are looked up (S-30).
 pub(crate) const MAX_CANDIDATES: usize = 4;
@@ -31,14 +32,23 @@ impl<'a> Candidates<'a> {
     /// other cookies do not matter (S-32). One pass, no allocation, whatever comes (S-33, S-34).
     pub(crate) fn read(
         lines: impl Iterator<Item = &'a [u8]>,
-        name: &str,
+        name: &Finder<'_>,
         fits: impl Fn(&[u8]) -> bool,
     ) -> Self {
         let mut found = Self::default();
-        let pairs = lines.flat_map(pairs);
-        for pair in pairs {
-            if let Some(value) = value(trim(pair), name.as_bytes()).filter(|value| fits(value)) {
-                found.add(value);
+        for line in lines {
+            let mut from = 0;
+            // Cookies of other names are not even split: a line may have hundreds.
+            while let Some(at) = name.find(&line[from..]) {
+                let start = from + at;
+                let pair = first_pair(&line[start..]);
+                from = start + pair.len();
+                if begins_pair(&line[..start])
+                    && let Some(value) = value(trim(pair), name.needle())
+                    && fits(value)
+                {
+                    found.add(value);
+                }
             }
         }
         found
@@ -70,11 +80,18 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// The parts of a `Cookie` header line.
-fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut start = 0;
-    let ends = memchr::memchr_iter(b';', line).chain([line.len()]);
-    ends.map(move |end| &line[std::mem::replace(&mut start, end + 1)..end])
+/// What there is before the next `;`.
+fn first_pair(line: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b';', line);
+    &line[..end.unwrap_or(line.len())]
+}
+
+/// Whether a pair begins after this part of a line.
+fn begins_pair(before: &[u8]) -> bool {
+    let name = before
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'\t'));
+    name.is_none_or(|at| before[at] == b';')
 }
 
 fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -126,6 +143,7 @@ pub(crate) struct Attributes {
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     name: String,
+    finder: Finder<'static>,
     attributes: String,
     removal: HeaderValue,
     secure: bool,
@@ -156,6 +174,7 @@ impl Template {
         let removal = sensitive(removal)?;
         Some(Self {
             name: attributes.name.clone(),
+            finder: Finder::new(&attributes.name).into_owned(),
             attributes: tail,
             removal,
             secure: attributes.secure,
@@ -164,6 +183,11 @@ impl Template {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Looks for the name.
+    pub(crate) fn finder(&self) -> &Finder<'static> {
+        &self.finder
     }
 
     /// Whether browsers keep it over https only.
@@ -216,6 +240,8 @@ pub(crate) fn sensitive(text: String) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::clock::Timestamp;
     use crate::entropy::Entropy;
@@ -237,7 +263,7 @@ mod tests {
 
     fn candidates<'a>(lines: &[&'a [u8]]) -> Candidates<'a> {
         let fits = |value: &[u8]| Token::parse(value).is_some();
-        Candidates::read(lines.iter().copied(), "__Host-id", fits)
+        Candidates::read(lines.iter().copied(), &Finder::new("__Host-id"), fits)
     }
 
     fn issue(token: &Token, max_age: Option<Duration>) -> HeaderValue {
@@ -286,6 +312,28 @@ mod tests {
                 .replace("EVIL", &text(&evil));
             let expected = if *found { vec![good] } else { vec![] };
             assert_eq!(read(&[line.as_bytes()]), expected, "{line:?}");
+        }
+    }
+
+    proptest! {
+        /// S-27 to S-29, S-34: what is found is what splitting the line at each `;` finds.
+        #[test]
+        fn pairs_are_those_between_semicolons(
+            line in prop::collection::vec(
+                prop::sample::select(vec!["id", "=", ";", " ", "\t", "a", "i", "\u{a0}", "\""]),
+                0..24,
+            ),
+        ) {
+            let line = line.concat().into_bytes();
+            let mut expected: Vec<&[u8]> = Vec::new();
+            for pair in line.split(|&byte| byte == b';') {
+                let found = value(trim(pair), b"id");
+                expected.extend(found.filter(|value| !expected.contains(value)));
+            }
+            expected.truncate(MAX_CANDIDATES);
+            let lines = [&*line].into_iter();
+            let found = Candidates::read(lines, &Finder::new("id"), |_| true);
+            prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected);
         }
     }
 

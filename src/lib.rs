@@ -263,9 +263,13 @@ pub mod fuzzing {
     /// How many tokens a `Cookie` header carries.
     pub fn cookie_header(lines: &[&[u8]], name: &str) -> usize {
         let fits = |value: &[u8]| crate::seal::Seal::Plain.fits(value);
-        crate::cookie::Candidates::read(lines.iter().copied(), name, fits)
-            .iter()
-            .count()
+        crate::cookie::Candidates::read(
+            lines.iter().copied(),
+            &memchr::memmem::Finder::new(name),
+            fits,
+        )
+        .iter()
+        .count()
     }
 
     #[cfg(all(feature = "signed", feature = "encrypted"))]

@@ -30,8 +30,8 @@ enum Cookie {
     OfEach(&'static str),
     /// The cookie of a session that there is, with another secret.
     Forged,
-    /// The cookie of a session behind 10 KB of other cookies.
-    Crowded,
+    /// The cookie of a session behind that many KB of other cookies.
+    Crowded(usize),
 }
 
 impl Scenario {
@@ -40,7 +40,7 @@ impl Scenario {
     }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 12] = [
+pub(crate) const SCENARIOS: [Scenario; 13] = [
     Scenario::new("untouched, no cookie", "/plain", Cookie::Absent),
     Scenario::new("untouched", "/plain", Cookie::Of("/fill")),
     Scenario::new("read", "/read", Cookie::Of("/fill")),
@@ -52,7 +52,8 @@ pub(crate) const SCENARIOS: [Scenario; 12] = [
     Scenario::new("sign-in", "/sign-in", Cookie::OfEach("/fill")),
     Scenario::new("read, no session", "/read", Cookie::Absent),
     Scenario::new("read, forged", "/read", Cookie::Forged),
-    Scenario::new("read, 10 KB of others", "/read", Cookie::Crowded),
+    Scenario::new("read, 10 KB of others", "/read", Cookie::Crowded(10)),
+    Scenario::new("read, 400 KB of others", "/read", Cookie::Crowded(400)),
 ];
 
 pub(crate) fn scenario(name: &str) -> Scenario {
@@ -124,12 +125,12 @@ impl Requests {
                 }
                 cookies.push(HeaderValue::from_bytes(&bytes).expect("as it was"));
             }
-            Cookie::Crowded => {
+            Cookie::Crowded(kilobytes) => {
                 let cookie = filled(app, "/fill").await;
                 let mut line = Vec::new();
-                for n in 0..100 {
+                for n in 0..10 * kilobytes {
                     let value = "0123456789".repeat(9);
-                    line.extend_from_slice(format!("cookie-{n:02}={value}; ").as_bytes());
+                    line.extend_from_slice(format!("cookie-{n:04}={value}; ").as_bytes());
                 }
                 line.extend_from_slice(cookie.as_bytes());
                 cookies.push(HeaderValue::from_bytes(&line).expect("text"));

@@ -12,7 +12,7 @@ pub(crate) const SESSION_TOKEN: HeaderName = HeaderName::from_static("session-to
 #[derive(Clone, Debug)]
 pub(crate) enum Carrier {
     /// In `Cookie`, given by `Set-Cookie`.
-    Cookie(Template),
+    Cookie(Box<Template>),
     /// In `Authorization: Bearer`, given by [`SESSION_TOKEN`].
     Bearer,
 }

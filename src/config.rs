@@ -204,7 +204,7 @@ impl Settings {
         check_cookie(&attributes, self.insecure_http)?;
         let name = attributes.name.clone();
         let cookie = Template::new(&attributes).ok_or(ConfigError::CookieName { name })?;
-        Ok(Carrier::Cookie(cookie))
+        Ok(Carrier::Cookie(Box::new(cookie)))
     }
 
     /// A setting that has a meaning for cookies alone.

@@ -12,6 +12,13 @@ use crate::preferences::Text;
 /// An account that is there from the start, and shown on the sign-in page.
 pub(crate) const DEMO: (&str, &str) = ("ada", "demo-password");
 
+/// Who may see and end everybody's sessions.
+#[derive(Clone)]
+pub(crate) struct Administrator {
+    pub(crate) name: String,
+    pub(crate) password: String,
+}
+
 /// NIST SP 800-63B 3.1.1.2 asks for this many characters and for no rules of composition.
 pub(crate) const MIN_PASSWORD: usize = 8;
 
@@ -21,20 +28,38 @@ struct Account {
     hash: String,
     /// What was in the cart at the last sign-out.
     cart: Cart,
+    /// Kept with the account and not beside it: whoever registers a name that became free is nobody.
+    is_administrator: bool,
+    /// A session of theirs came from another browser.
+    is_warned: bool,
+}
+
+impl Account {
+    fn new(hash: String) -> Self {
+        Self {
+            hash,
+            cart: Cart::default(),
+            is_administrator: false,
+            is_warned: false,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Accounts(Mutex<HashMap<String, Account>>);
 
 impl Accounts {
-    /// With the demonstration's account in it.
-    pub(crate) fn new() -> Self {
+    /// With the demonstration's account in it, and the administrator's if there is to be one.
+    pub(crate) fn new(administrator: Option<&Administrator>) -> Self {
         let (name, password) = DEMO;
-        let account = Account {
-            hash: generate_hash(password),
-            cart: Cart::default(),
-        };
-        Self(Mutex::new([(name.to_owned(), account)].into()))
+        let mut accounts =
+            HashMap::from([(name.to_owned(), Account::new(generate_hash(password)))]);
+        if let Some(Administrator { name, password }) = administrator {
+            let mut account = Account::new(generate_hash(password));
+            account.is_administrator = true;
+            accounts.insert(name.clone(), account);
+        }
+        Self(Mutex::new(accounts))
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut HashMap<String, Account>) -> R) -> R {
@@ -43,10 +68,7 @@ impl Accounts {
 
     /// Makes an account; `false` if the name is taken.
     pub(crate) async fn register(&self, name: &str, password: &str) -> bool {
-        let account = Account {
-            hash: hash(password).await,
-            cart: Cart::default(),
-        };
+        let account = Account::new(hash(password).await);
         let name = name.to_owned();
         self.with(|accounts| {
             let free = !accounts.contains_key(&name);
@@ -79,6 +101,42 @@ impl Accounts {
                 account.hash = hash;
             }
         });
+    }
+
+    pub(crate) fn is_administrator(&self, name: &str) -> bool {
+        self.with(|accounts| {
+            let account = accounts.get(name);
+            account.is_some_and(|account| account.is_administrator)
+        })
+    }
+
+    /// All names, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.with(|accounts| accounts.keys().cloned().collect());
+        names.sort();
+        names
+    }
+
+    /// Remembers that a session of theirs came from another browser.
+    pub(crate) fn warn(&self, name: &str) {
+        self.set_warned(name, true);
+    }
+
+    /// They have done what there is to do about it.
+    pub(crate) fn calm(&self, name: &str) {
+        self.set_warned(name, false);
+    }
+
+    fn set_warned(&self, name: &str, is_warned: bool) {
+        self.with(|accounts| {
+            if let Some(account) = accounts.get_mut(name) {
+                account.is_warned = is_warned;
+            }
+        });
+    }
+
+    pub(crate) fn is_warned(&self, name: &str) -> bool {
+        self.with(|accounts| accounts.get(name).is_some_and(|account| account.is_warned))
     }
 
     pub(crate) fn close(&self, name: &str) {
@@ -132,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_opens_with_its_own_password_alone() {
-        let accounts = Accounts::new();
+        let accounts = Accounts::new(None);
         assert!(accounts.register("grace", "cobol-1959").await);
         assert!(!accounts.register("grace", "something else").await);
         assert!(accounts.check("grace", "cobol-1959").await);
@@ -149,6 +207,21 @@ mod tests {
         assert!(accounts.check("grace", "cobol-2023").await);
         accounts.close("grace");
         assert!(!accounts.check("grace", "cobol-2023").await);
+    }
+
+    /// S-57.
+    #[tokio::test]
+    async fn whoever_takes_the_name_of_an_administrator_who_left_is_none() {
+        let accounts = Accounts::new(Some(&Administrator {
+            name: "root".into(),
+            password: "cobol-1959".into(),
+        }));
+        assert!(accounts.is_administrator("root"));
+        assert!(!accounts.is_administrator(DEMO.0));
+        assert!(!accounts.register("root", "guess-4711").await);
+        accounts.close("root");
+        assert!(accounts.register("root", "guess-4711").await);
+        assert!(!accounts.is_administrator("root"));
     }
 
     #[test]

@@ -9,25 +9,40 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cloakroom::store::SessionStore;
-use cloakroom::{SessionLayer, SessionLayerBuilder};
+use cloakroom::store::{SessionStore, WhenFull};
+use cloakroom::{NoTouch, SessionLayer, SessionLayerBuilder};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Administrator};
 use crate::checkout::OrderNumbers;
-use crate::handlers::{Shop, about, account, goods, preferences, wizard};
-use crate::pages;
+use crate::closing::Closing;
+use crate::handlers::{Shop, about, account, admin, goods, payment, preferences, session, wizard};
+use crate::payments::{PaymentKey, Payments};
 use crate::watched::{Watched, watch};
+use crate::{client, pages};
 
-/// The shop, with its sessions in this store.
-pub(crate) fn app_with(store: impl SessionStore) -> Router {
-    // `Watched` shows what the store is asked; `SessionLayer::builder(store)` is all that is needed.
-    app(SessionLayer::builder(Watched(store)))
+/// On how many devices somebody can be signed in.
+pub(crate) const MAX_DEVICES: usize = 5;
+
+/// What the shop is told when it opens.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) administrator: Option<Administrator>,
+    pub(crate) payment_key: Option<PaymentKey>,
+    pub(crate) closing: Closing,
 }
 
-pub(crate) fn app<S: SessionStore>(sessions: SessionLayerBuilder<S>) -> Router {
+/// The shop, with its sessions in this store.
+pub(crate) fn app_with(store: impl SessionStore, options: Options) -> Router {
+    // `Watched` shows what the store is asked; `SessionLayer::builder(store)` is all that is needed.
+    app(SessionLayer::builder(Watched(store)), options)
+}
+
+pub(crate) fn app<S: SessionStore>(sessions: SessionLayerBuilder<S>, options: Options) -> Router {
+    let customers = Arc::new(Accounts::new(options.administrator.as_ref()));
+    let watched = Arc::clone(&customers);
     let sessions = sessions
         // This example is opened at http://127.0.0.1, where curl and Safari refuse cookies that are
         // `Secure`. In production serve https and delete this line: whoever can read a cookie on its
@@ -35,29 +50,44 @@ pub(crate) fn app<S: SessionStore>(sessions: SessionLayerBuilder<S>) -> Router {
         .insecure_http()
         .sign_in_page("/sign-in")
         .step_up_page("/account/confirm")
+        .max_sessions_per_owner(MAX_DEVICES, WhenFull::EvictOldest)
+        .watch_client(
+            |request| client::device(&request.headers),
+            move |change| client::decide(change, &watched),
+        )
         .error_response(session_failed)
         .build()
         .expect("these settings fit together");
     let shop = Shop {
-        accounts: Arc::new(Accounts::new()),
+        accounts: customers,
         numbers: Arc::new(OrderNumbers::default()),
+        payments: Arc::new(Payments::new(options.payment_key)),
         sessions: sessions.sessions(),
+        closing: options.closing,
     };
 
     Router::new()
         .merge(shopping())
         .merge(accounts())
         .merge(checkout())
+        .merge(administration())
+        .merge(own_session())
+        // From here on nobody asks for the session, so it costs nothing.
+        .route(payment::PATH, post(payment::hear))
         .with_state(shop)
-        // These do not ask for the session, so it costs them nothing.
         .merge(files())
         .fallback(async || not_found())
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(16 * 1024))
         .layer(sessions)
+        .layer(from_fn(client::remember))
         .layer(from_fn(watch))
-        // Outside of the session: what another site sends never reaches it.
-        .layer(CsrfLayer::new().with_rejection_response(cross_site))
+        // Outside of the session: what another site sends never reaches it. No other origin is trusted.
+        .layer(
+            CsrfLayer::new()
+                .with_insecure_bypass(payment::is_exempt)
+                .with_rejection_response(cross_site),
+        )
         .layer(map_response(security_headers))
         .layer(
             TraceLayer::new_for_http()
@@ -107,6 +137,24 @@ fn checkout() -> Router<Shop> {
         .route("/checkout/thanks", get(wizard::thanks))
 }
 
+fn administration() -> Router<Shop> {
+    Router::new()
+        .route("/admin", get(admin::page))
+        .route("/admin/sign-out", post(admin::sign_out_session))
+        .route("/admin/sign-out-user", post(admin::sign_out_user))
+        .route("/admin/sign-out-everyone", post(admin::sign_out_everyone))
+}
+
+/// What the script of a page asks about the page's session.
+fn own_session() -> Router<Shop> {
+    Router::new()
+        .route("/session/left", get(session::left))
+        .route("/session/events", get(session::events))
+        // Pages ask by themselves: somebody who has left the room must be signed out in time.
+        .route_layer(NoTouch)
+        .route("/session/stay", post(session::stay))
+}
+
 fn files() -> Router {
     let css = || file("text/css; charset=utf-8", include_str!("style.css"));
     let js = || file("text/javascript; charset=utf-8", include_str!("shop.js"));
@@ -131,6 +179,7 @@ async fn file(content_type: &'static str, content: &'static str) -> impl IntoRes
 fn session_failed(error: &cloakroom::Error) -> Response {
     let status = error.status();
     let advice = match status {
+        StatusCode::UNAUTHORIZED => "Please sign in first.",
         StatusCode::SERVICE_UNAVAILABLE => {
             "We cannot get at your cart just now. It is not lost: please try again in a moment."
         }

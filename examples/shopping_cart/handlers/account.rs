@@ -14,11 +14,12 @@ use maud::Markup;
 use serde::Deserialize;
 
 use crate::accounts::{name_mistake, password_mistake};
+use crate::app::MAX_DEVICES;
 use crate::cart::Cart;
 use crate::checkout::Mistakes;
 use crate::handlers::{Answer, Refusal, Shop};
 use crate::pages;
-use crate::pages::account::Device;
+use crate::pages::account::{Account, Device};
 use crate::preferences::{Preferences, Text};
 use crate::visitor::{Visit, Visitor, note, note_about};
 
@@ -27,7 +28,7 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Somebody who has shown their password in the last ten minutes may do what hurts if it was not them: a
 /// borrowed telephone must not be enough to lock its owner out (ASVS 7.5.2, 7.5.3). Others are sent to
 /// `/account/confirm`.
-type Fresh = FreshlySignedIn<600>;
+pub(crate) type Fresh = FreshlySignedIn<600>;
 
 /// The key of the device's name. It is a value of each session, so that its owner can tell them apart.
 const DEVICE: &str = "device";
@@ -86,7 +87,7 @@ pub(crate) async fn sign_in(
         // Which of the two is wrong is nobody's business.
         mistakes.note("password", WRONG);
         let visitor = Visitor::of(&visit.session)?;
-        let page = pages::account::sign_in(&visitor, name, &form.next, false, &mistakes);
+        let page = pages::account::sign_in(&visitor, name, &form.next, None, &mistakes);
         // Any 4xx keeps password managers from saving a wrong password. Not 401, which must name an
         // HTTP authentication scheme (RFC 9110 section 15.5.2), and this form is none.
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
@@ -192,36 +193,47 @@ pub(crate) async fn account(user: SignedIn, State(shop): State<Shop>) -> Answer<
 
 async fn account_page(user: &SignedIn, shop: &Shop, mistakes: &Mistakes) -> Answer<Markup> {
     let session = user.session();
+    let account = Account {
+        devices: devices(shop, user.owner(), session).await?,
+        max_devices: MAX_DEVICES,
+        is_warned: shop.accounts.is_warned(user.owner()),
+        is_administrator: shop.accounts.is_administrator(user.owner()),
+        now: SystemTime::now(),
+    };
+    let visitor = Visitor::of(session)?;
+    let token = session.csrf_token()?;
+    Ok(pages::account::account(
+        &visitor, &token, &account, mistakes,
+    ))
+}
+
+/// Where somebody is signed in, as it is shown in the session `here`.
+pub(crate) async fn devices(shop: &Shop, owner: &str, here: &Session) -> Answer<Vec<Device>> {
     let mut devices = Vec::new();
-    for info in shop.sessions.list(user.owner()).await? {
+    for info in shop.sessions.list(owner).await? {
         devices.push(Device {
             id: info.id(),
             name: info.get(DEVICE)?.unwrap_or_default(),
             signed_in: info.authenticated_at(),
             seen: info.last_seen_at(),
-            here: session.id() == Some(info.id()),
+            here: here.id() == Some(info.id()),
         });
     }
     devices.sort_by_key(|device| (!device.here, std::cmp::Reverse(device.seen)));
+    Ok(devices)
+}
+
+pub(crate) async fn confirm_form(
+    user: SignedIn,
+    Query(Next { next }): Query<Next>,
+) -> Answer<Markup> {
+    confirm_page(user.session(), &next, &Mistakes::default())
+}
+
+fn confirm_page(session: &Session, next: &str, mistakes: &Mistakes) -> Answer<Markup> {
     let visitor = Visitor::of(session)?;
     let token = session.csrf_token()?;
-    let now = SystemTime::now();
-    Ok(pages::account::account(
-        &visitor, &token, &devices, now, mistakes,
-    ))
-}
-
-pub(crate) async fn confirm_form(user: SignedIn) -> Answer<Markup> {
-    confirm_page(user.session(), &Mistakes::default())
-}
-
-fn confirm_page(session: &Session, mistakes: &Mistakes) -> Answer<Markup> {
-    let visitor = Visitor::of(session)?;
-    Ok(pages::account::confirm(
-        &visitor,
-        &session.csrf_token()?,
-        mistakes,
-    ))
+    Ok(pages::account::confirm(&visitor, &token, next, mistakes))
 }
 
 pub(crate) async fn confirm(
@@ -232,18 +244,22 @@ pub(crate) async fn confirm(
     if !shop.accounts.check(user.owner(), &form.password).await {
         let mut mistakes = Mistakes::default();
         mistakes.note("password", WRONG_PASSWORD);
-        let page = confirm_page(user.session(), &mistakes)?;
+        let page = confirm_page(user.session(), &form.next, &mistakes)?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     // The same user: values stay, the token is new and the time of authentication is now.
     user.session().sign_in(user.owner())?;
-    Ok(Redirect::to("/account").into_response())
+    let there = match pages::back(&form.next) {
+        "/" => "/account",
+        asked => asked,
+    };
+    Ok(Redirect::to(there).into_response())
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ChosenDevice {
     #[serde(default)]
-    device: String,
+    pub(crate) device: String,
 }
 
 pub(crate) async fn sign_out_device(
@@ -270,6 +286,7 @@ pub(crate) async fn sign_out_others(
 ) -> Answer<Redirect> {
     // This one gets a new token: if one of the others knows the old one, that is over, too.
     shop.sessions.revoke_others(user.session()).await?;
+    shop.accounts.calm(user.owner());
     let text = Text(
         "All your other devices are signed out.",
         "Alle anderen Geräte sind abgemeldet.",
@@ -306,6 +323,7 @@ pub(crate) async fn change_password(
     let session = user.session();
     shop.sessions.revoke_others(session).await?;
     session.sign_in(user.owner())?;
+    shop.accounts.calm(user.owner());
     let text = Text(
         "Your password is changed, and your other devices are signed out.",
         "Das Passwort ist geändert, und Ihre anderen Geräte sind abgemeldet.",

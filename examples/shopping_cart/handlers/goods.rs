@@ -81,7 +81,7 @@ pub(crate) async fn set_quantity(mut cart: Typed<Cart>, Form(chosen): Form<Chose
     let (typed, quantity) = chosen.quantity();
     let Some(quantity) = quantity else {
         let visitor = Visitor::of(cart.session())?;
-        let page = pages::goods::cart(&visitor, &cart, false, Some((product, typed)));
+        let page = pages::goods::cart(&visitor, &cart, None, Some((product, typed)));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     };
     cart.update(move |cart| cart.set(product, quantity))?;

@@ -8,11 +8,16 @@ use cloakroom::Sessions;
 
 use crate::accounts::Accounts;
 use crate::checkout::OrderNumbers;
+use crate::closing::Closing;
+use crate::payments::Payments;
 
 pub(crate) mod about;
 pub(crate) mod account;
+pub(crate) mod admin;
 pub(crate) mod goods;
+pub(crate) mod payment;
 pub(crate) mod preferences;
+pub(crate) mod session;
 pub(crate) mod wizard;
 
 /// What handlers work with, besides the session.
@@ -20,8 +25,10 @@ pub(crate) mod wizard;
 pub(crate) struct Shop {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) numbers: Arc<OrderNumbers>,
+    pub(crate) payments: Arc<Payments>,
     /// All sessions, not only the one of the request.
     pub(crate) sessions: Sessions,
+    pub(crate) closing: Closing,
 }
 
 pub(crate) type Answer<T = Response> = Result<T, Refusal>;

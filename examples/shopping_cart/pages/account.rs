@@ -7,10 +7,10 @@ use maud::{Markup, html};
 
 use crate::accounts::DEMO;
 use crate::checkout::Mistakes;
-use crate::pages::goods::was_away;
+use crate::pages::goods::no_session;
 use crate::pages::{Field, document, field, page};
 use crate::preferences::{Preferences, Text};
-use crate::visitor::Visitor;
+use crate::visitor::{Ended, Visitor};
 
 const PASSWORD: Text = Text("Password", "Passwort");
 
@@ -39,7 +39,7 @@ pub(crate) fn sign_in(
     visitor: &Visitor,
     name: &str,
     next: &str,
-    ended: bool,
+    ended: Option<Ended>,
     mistakes: &Mistakes,
 ) -> Markup {
     page(
@@ -48,7 +48,7 @@ pub(crate) fn sign_in(
         "/sign-in",
         &html! {
             h1 { (visitor.say("Sign in", "Anmelden")) }
-            @if ended { (was_away(visitor)) }
+            @if let Some(ended) = ended { (no_session(visitor, ended)) }
             p {
                 (visitor.say("This is a demonstration: you can be", "Dies ist eine Vorführung: Sie können"))
                 " " code { (DEMO.0) } " "
@@ -120,17 +120,34 @@ pub(crate) struct Device {
 }
 
 /// Goes into each form of a page that only its owner may send.
-fn csrf(token: &CsrfToken) -> Markup {
+pub(crate) fn csrf(token: &CsrfToken) -> Markup {
     html! { input type="hidden" name=(CsrfToken::FIELD) value=(token); }
+}
+
+/// What an account's page shows.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) devices: Vec<Device>,
+    /// How many there may be.
+    pub(crate) max_devices: usize,
+    /// A session of theirs came from another browser.
+    pub(crate) is_warned: bool,
+    pub(crate) is_administrator: bool,
+    pub(crate) now: SystemTime,
 }
 
 pub(crate) fn account(
     visitor: &Visitor,
     token: &CsrfToken,
-    devices: &[Device],
-    now: SystemTime,
+    account: &Account,
     mistakes: &Mistakes,
 ) -> Markup {
+    let Account {
+        devices,
+        max_devices,
+        now,
+        ..
+    } = account;
     let current = password_field(
         "current",
         Text("Password until now", "Bisheriges Passwort"),
@@ -147,12 +164,36 @@ pub(crate) fn account(
         "/account",
         &html! {
             h1 { (visitor.say("Your account", "Ihr Konto")) }
+            @if account.is_warned {
+                p.away {
+                    (visitor.say(
+                        "One of your sessions was used in another browser than the one that you signed in \
+                         with. We did not let it in. If it was not you, please sign out all others and \
+                         change your password.",
+                        "Eine Ihrer Sitzungen wurde in einem anderen Browser benutzt als dem, in dem Sie \
+                         sich angemeldet haben. Wir haben ihn nicht eingelassen. Falls Sie das nicht waren, \
+                         melden Sie bitte alle anderen ab und ändern Ihr Passwort.",
+                    ))
+                }
+            }
+            @if account.is_administrator {
+                p { a href="/admin" { (visitor.say("Administration", "Verwaltung")) } }
+            }
             section aria-labelledby="devices" {
                 h2 #devices { (visitor.say("Your devices", "Ihre Geräte")) }
-                ul.devices {
-                    @for device in devices { (device_line(visitor, token, device, now)) }
+                p {
+                    (visitor.say("You can be signed in on", "Sie können auf")) " " (max_devices) " "
+                    (visitor.say(
+                        "devices. One more signs out the one that signed in first.",
+                        "Geräten angemeldet sein. Eines mehr meldet das ab, das sich zuerst angemeldet hat.",
+                    ))
                 }
-                @if devices.len() > 1 {
+                ul.devices {
+                    @for device in devices {
+                        (device_line(visitor, token, device, "/account/sign-out", *now))
+                    }
+                }
+                @if devices.len() > 1 || account.is_warned {
                     form method="post" action="/account/sign-out-others" { (csrf(token))
                         button { (visitor.say("Sign out all others", "Alle anderen abmelden")) }
                     }
@@ -182,7 +223,14 @@ pub(crate) fn account(
     )
 }
 
-fn device_line(visitor: &Visitor, token: &CsrfToken, device: &Device, now: SystemTime) -> Markup {
+/// A device, and a button of a form with this action to sign it out.
+pub(crate) fn device_line(
+    visitor: &Visitor,
+    token: &CsrfToken,
+    device: &Device,
+    action: &str,
+    now: SystemTime,
+) -> Markup {
     html! {
         li {
             div {
@@ -196,7 +244,7 @@ fn device_line(visitor: &Visitor, token: &CsrfToken, device: &Device, now: Syste
                 }
             }
             @if !device.here {
-                form method="post" action="/account/sign-out" { (csrf(token))
+                form method="post" action=(action) { (csrf(token))
                     button.quiet name="device" value=(device.id) {
                         (visitor.say("Sign out", "Abmelden")) span.hidden { " " (device.name) }
                     }
@@ -220,7 +268,12 @@ fn ago(visitor: &Visitor, at: SystemTime, now: SystemTime) -> String {
     }
 }
 
-pub(crate) fn confirm(visitor: &Visitor, token: &CsrfToken, mistakes: &Mistakes) -> Markup {
+pub(crate) fn confirm(
+    visitor: &Visitor,
+    token: &CsrfToken,
+    next: &str,
+    mistakes: &Mistakes,
+) -> Markup {
     page(
         visitor,
         visitor.say("Is it you?", "Sind Sie es?"),
@@ -234,6 +287,7 @@ pub(crate) fn confirm(visitor: &Visitor, token: &CsrfToken, mistakes: &Mistakes)
                 ))
             }
             form.sheet method="post" action="/account/confirm" { (csrf(token))
+                input type="hidden" name="next" value=(next);
                 (field(visitor, &password_field("password", PASSWORD, "current-password"), mistakes))
                 p.actions {
                     a href="/account" { (visitor.say("Back", "Zurück")) }
@@ -244,18 +298,30 @@ pub(crate) fn confirm(visitor: &Visitor, token: &CsrfToken, mistakes: &Mistakes)
     )
 }
 
-/// The last page of an account. There is no session any more.
+/// The last page of an account.
 pub(crate) fn goodbye(preferences: Preferences) -> Markup {
-    let say = |english, german| preferences.language.say(Text(english, german));
-    let title = say("Your account is closed", "Ihr Konto ist geschlossen");
+    farewell(
+        preferences,
+        Text("Your account is closed", "Ihr Konto ist geschlossen"),
+        Text(
+            "All your devices are signed out.",
+            "Alle Ihre Geräte sind abgemeldet.",
+        ),
+    )
+}
+
+/// A page for when there is no session any more.
+pub(crate) fn farewell(preferences: Preferences, title: Text, text: Text) -> Markup {
+    let say = |text| preferences.language.say(text);
+    let title = say(title);
     document(
         title,
         preferences,
         &html! {
             main #content {
                 h1 { (title) }
-                p { (say("All your devices are signed out.", "Alle Ihre Geräte sind abgemeldet.")) }
-                p { a href="/" { (say("To the shop", "Zum Laden")) } }
+                p { (say(text)) }
+                p { a href="/" { (say(Text("To the shop", "Zum Laden"))) } }
             }
         },
     )

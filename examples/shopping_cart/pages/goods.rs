@@ -6,7 +6,7 @@ use crate::cart::{Cart, Line, MAX_QUANTITY};
 use crate::catalogue::{CATALOGUE, Product};
 use crate::checkout::Step;
 use crate::pages::{page, picture};
-use crate::visitor::Visitor;
+use crate::visitor::{Ended, Visitor};
 
 pub(crate) fn list(visitor: &Visitor) -> Markup {
     page(
@@ -98,7 +98,7 @@ fn quantity_mistake(visitor: &Visitor, id: &str, min: u32) -> Markup {
 pub(crate) fn cart(
     visitor: &Visitor,
     cart: &Cart,
-    ended: bool,
+    ended: Option<Ended>,
     refused: Option<(&Product, &str)>,
 ) -> Markup {
     page(
@@ -108,7 +108,7 @@ pub(crate) fn cart(
         &html! {
             h1 { (visitor.say("Your cart", "Ihr Korb")) }
             @if cart.is_empty() {
-                @if ended { (was_away(visitor)) }
+                @if let Some(ended) = ended { (no_session(visitor, ended)) }
                 p { (visitor.say("There is nothing in it yet.", "Es ist noch nichts darin.")) }
                 p { a href="/" { (visitor.say("Look around", "Sehen Sie sich um")) } }
             } @else {
@@ -131,17 +131,23 @@ pub(crate) fn cart(
 }
 
 /// For those whose session is over.
-pub(crate) fn was_away(visitor: &Visitor) -> Markup {
-    html! {
-        p.away {
-            (visitor.say(
-                "Good to see you again. You were away for a while, so we have put everything back on \
-                 its peg, and signed you out in case you had left for good.",
-                "Schön, dass Sie wieder da sind. Sie waren eine Weile fort; da haben wir alles an seinen \
-                 Haken zurückgehängt und Sie abgemeldet, falls Sie nicht wiederkommen.",
-            ))
-        }
-    }
+/// Why somebody who had a session has none.
+pub(crate) fn no_session(visitor: &Visitor, ended: Ended) -> Markup {
+    let text = match ended {
+        Ended::Away => visitor.say(
+            "Good to see you again. You were away for a while, or signed out on another device, so we have \
+             put everything back on its peg, and signed you out here.",
+            "Schön, dass Sie wieder da sind. Sie waren eine Weile fort oder haben sich auf einem anderen \
+             Gerät abgemeldet; da haben wir alles an seinen Haken zurückgehängt und Sie hier abgemeldet.",
+        ),
+        Ended::OtherBrowser => visitor.say(
+            "You signed in with another browser than this one. Please sign in here as well, so that we \
+             know that it is you.",
+            "Angemeldet haben Sie sich mit einem anderen Browser. Bitte melden Sie sich auch hier an, \
+             damit wir wissen, dass Sie es sind.",
+        ),
+    };
+    html! { p.away { (text) } }
 }
 
 fn cart_line(visitor: &Visitor, line: Line, refused: Option<(&Product, &str)>) -> Markup {

@@ -10,17 +10,19 @@ use crate::visitor::Visitor;
 
 pub(crate) mod about;
 pub(crate) mod account;
+pub(crate) mod admin;
 pub(crate) mod goods;
 pub(crate) mod wizard;
 
 /// Where a visitor can be when they choose their preferences, besides the products' pages.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/",
     "/cart",
     "/sign-in",
     "/register",
     "/account",
     "/account/confirm",
+    "/admin",
     "/checkout/address",
     "/checkout/delivery",
     "/checkout/payment",
@@ -28,8 +30,10 @@ const PATHS: [&str; 11] = [
     "/about-this-session",
 ];
 
-/// One of our own pages: a form must not be able to send anybody elsewhere.
+/// One of our own pages: a form must not be able to send anybody elsewhere. What the page was asked, behind
+/// a `?`, is not taken along.
 pub(crate) fn back(path: &str) -> &str {
+    let path = path.split('?').next().unwrap_or_default();
     let product = path.strip_prefix("/product/");
     let known =
         PATHS.contains(&path) || product.is_some_and(|slug| catalogue::find(slug).is_some());
@@ -79,6 +83,7 @@ fn page(visitor: &Visitor, title: &str, path: &str, content: &Markup) -> Markup 
             @if let Some(note) = &visitor.note {
                 p.note role="status" { (note) }
             }
+            @if let Some(user) = &visitor.user { (ending(visitor, user)) }
             main #content { (content) }
             footer {
                 (preferences_form(visitor, path))
@@ -90,6 +95,20 @@ fn page(visitor: &Visitor, title: &str, path: &str, content: &Markup) -> Markup 
             }
         },
     )
+}
+
+/// For the script: whose page it is, and what it says before the session ends.
+fn ending(visitor: &Visitor, user: &str) -> Markup {
+    html! {
+        div.note #ending role="alert" data-user=(user) hidden {
+            (visitor.say(
+                "You have not been here for a while, and will be signed out within two minutes.",
+                "Sie waren eine Weile nicht hier und werden in spätestens zwei Minuten abgemeldet.",
+            ))
+            " "
+            button type="button" { (visitor.say("Stay signed in", "Angemeldet bleiben")) }
+        }
+    }
 }
 
 fn document(title: &str, preferences: Preferences, body: &Markup) -> Markup {

@@ -217,12 +217,16 @@ async fn what_could_hurt_asks_for_the_password_again_after_a_while() {
         .await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
     wrong.shows("This is not your password.");
-    let before = grace.cookies();
+    let mut thief = grace.clone();
     grace
         .post_own("/account/confirm", &[GRACE[1]])
         .await
         .sends_to("/account");
-    assert_ne!(grace.cookies(), before);
+    assert_ne!(grace.cookies(), thief.cookies());
+    thief
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
     grace
         .post_own("/account/sign-out-others", &[])
         .await
@@ -273,16 +277,21 @@ async fn a_new_password_signs_the_other_devices_out() {
     page.shows("Welcome, grace.");
 }
 
-/// S-56.
+/// S-54, S-56.
 #[tokio::test]
 async fn a_closed_account_is_signed_out_everywhere() {
     let app = app();
     let mut here = register(&app, "grace").await;
     let mut phone = Browser::new(&app);
     phone.post("/sign-in", &GRACE).await;
+    // Where a session goes on, or the next one begins, its cookie must stay.
+    for path in ["/account/sign-out-others", "/sign-out", "/sign-in"] {
+        let answer = here.post_own(path, &GRACE).await;
+        assert!(!answer.headers.contains_key("clear-site-data"), "{path}");
+        here.post("/sign-in", &GRACE).await;
+    }
     let page = here.post_own("/account/close", &[]).await;
     page.shows("Your account is closed");
-    // S-54.
     assert_eq!(page.headers["clear-site-data"], r#""cookies", "storage""#);
     for browser in [&mut here, &mut phone] {
         browser

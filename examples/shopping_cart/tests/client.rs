@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
+use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE, USER_AGENT};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::Response;
 use cookie_store::CookieStore;
 use http_body_util::{BodyExt, Full};
 use tower::ServiceExt;
@@ -20,6 +21,8 @@ const ORIGIN: &str = "http://127.0.0.1:3000";
 pub(super) struct Browser {
     app: Router,
     jar: CookieStore,
+    /// What it says it is.
+    agent: &'static str,
 }
 
 pub(super) struct Answer {
@@ -72,11 +75,26 @@ impl Browser {
         Self {
             app: app.clone(),
             jar: CookieStore::default(),
+            agent: "",
+        }
+    }
+
+    /// The same cookies in a browser that says it is this one.
+    pub(super) fn named(&self, agent: &'static str) -> Self {
+        Self {
+            agent,
+            ..self.clone()
         }
     }
 
     pub(super) async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], Body::empty()).await
+    }
+
+    /// What a page's script asks; the body may go on for ever.
+    pub(super) async fn fetch(&mut self, method: Method, path: &str) -> Response {
+        let headers = [("accept", "*/*"), ("sec-fetch-site", "same-origin")];
+        self.request(method, path, &headers, Body::empty()).await
     }
 
     /// Sends a form, and stays where that leads.
@@ -145,6 +163,30 @@ impl Browser {
         headers: &[(&str, &str)],
         body: Body,
     ) -> Answer {
+        let html = [("accept", "text/html")];
+        let headers = [&html[..], headers].concat();
+        let response = self.request(method, path, &headers, body).await;
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .expect("the body is complete")
+            .to_bytes();
+        let text = String::from_utf8(body.into()).expect("pages are UTF-8");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text,
+        }
+    }
+
+    async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Response {
         let url = Url::parse(ORIGIN)
             .and_then(|url| url.join(path))
             .expect("a path");
@@ -152,7 +194,7 @@ impl Browser {
             .method(method)
             .uri(path)
             .header(HOST, url.authority())
-            .header(ACCEPT, "text/html")
+            .header(USER_AGENT, self.agent)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -167,24 +209,13 @@ impl Browser {
             .oneshot(request)
             .await
             .expect("the app cannot fail");
-        let (parts, body) = response.into_parts();
-        for cookie in parts.headers.get_all(SET_COOKIE) {
+        for cookie in response.headers().get_all(SET_COOKIE) {
             let cookie = cookie.to_str().expect("our cookies are ASCII");
             self.jar
                 .parse(cookie, &url)
                 .expect("browsers accept our cookies");
         }
-        let body = body
-            .collect()
-            .await
-            .expect("the body is complete")
-            .to_bytes();
-        let text = String::from_utf8(body.into()).expect("pages are UTF-8");
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text,
-        }
+        response
     }
 
     /// The cookies as they would be sent.

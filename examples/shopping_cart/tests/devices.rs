@@ -1,9 +1,11 @@
 //! Several devices of one user.
 
 use axum::http::StatusCode;
+use tokio::task::JoinSet;
 
 use super::client::{Answer, Browser};
 use super::{ADA, GRACE, app, register};
+use crate::app::MAX_DEVICES;
 
 /// The device's button, as a form.
 fn device_of(page: &Answer) -> String {
@@ -45,11 +47,16 @@ async fn a_device_is_listed_and_signed_out_from_another_one() {
         .sends_to("/sign-in?next=/account");
     assert_eq!(phone.get("/account").await.status, StatusCode::OK);
 
+    let mut thief = here.clone();
     here.post_own("/account/sign-out-others", &[])
         .await
         .sends_to("/account");
     let page = here.get("/account").await;
     assert_eq!(page.text.matches("last seen").count(), 1);
+    thief
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
     phone
         .get("/account")
         .await
@@ -78,4 +85,44 @@ async fn nobody_signs_out_the_device_of_somebody_else() {
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{device}");
     }
     assert_eq!(other.get("/account").await.status, StatusCode::OK);
+}
+
+/// S-59.
+#[tokio::test]
+async fn a_sixth_device_signs_out_the_first() {
+    let app = app();
+    let mut devices = Vec::new();
+    for _ in 0..=MAX_DEVICES {
+        let mut device = Browser::new(&app);
+        device.post("/sign-in", &ADA).await.sends_to("/");
+        devices.push(device);
+    }
+    devices[0]
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+    for device in &mut devices[1..] {
+        let page = device.get("/account").await;
+        page.shows("You can be signed in on 5 devices.");
+        assert_eq!(page.text.matches("last seen").count(), MAX_DEVICES);
+    }
+}
+
+/// S-59.
+#[tokio::test]
+async fn devices_that_sign_in_at_once_are_not_more_than_five() {
+    let app = app();
+    let mut arrivals = JoinSet::new();
+    for _ in 0..4 * MAX_DEVICES {
+        let mut device = Browser::new(&app);
+        arrivals.spawn(async move {
+            device.post("/sign-in", &ADA).await.sends_to("/");
+            device
+        });
+    }
+    let mut signed_in = 0;
+    for mut device in arrivals.join_all().await {
+        signed_in += usize::from(device.get("/account").await.status == StatusCode::OK);
+    }
+    assert_eq!(signed_in, MAX_DEVICES);
 }

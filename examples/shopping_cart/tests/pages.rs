@@ -1,8 +1,8 @@
 //! What all pages have in common.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::Method;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::client::Browser;
 use super::{ADDRESS, DELIVERY, HAT, PAYMENT, app, ready_to_confirm, with_cart};

@@ -1,5 +1,7 @@
 //! The shop in a browser: what its visitors do and see.
 
+use std::time::{Duration, Instant};
+
 use cloakroom_browser_tests::{Browser, Driver, Shop};
 use serde_json::json;
 
@@ -228,10 +230,10 @@ async fn the_back_button_shows_each_step_as_it_was_left() {
     browser.close().await;
 }
 
-/// S-55, S-58.
+/// S-55, S-58, S-61: without a click, and long before the page would ask by itself.
 #[tokio::test]
-async fn a_sign_out_in_one_browser_is_seen_in_the_other() {
-    let (shop, driver) = (Shop::start("memory:"), Driver::start().await);
+async fn a_page_that_is_signed_out_elsewhere_changes_by_itself() {
+    let (mut shop, driver) = (Shop::start("memory:"), Driver::start().await);
     let (here, there) = (driver.browser().await, driver.browser().await);
     register(&here, &shop, "grace").await;
     sign_in(&there, &shop, "grace").await;
@@ -241,16 +243,50 @@ async fn a_sign_out_in_one_browser_is_seen_in_the_other() {
 
     here.open(&shop.page("/account")).await;
     here.shows("Chrome, Linux").await;
+    let page = there.find("html").await;
+    let start = Instant::now();
     here.follow(".devices button").await;
     here.shows("The device is signed out.").await;
     assert_eq!(here.count(".devices li").await, 1);
 
-    // Its next click.
-    there.follow(".who").await;
+    there.leave(&page).await;
+    assert!(start.elapsed() < Duration::from_secs(30));
     assert_eq!(there.path().await, "/sign-in");
     there.shows("You were away for a while").await;
-    here.open(&shop.page("/account")).await;
     here.shows("Your devices").await;
+
+    // They come back to where they were; and pages that listen do not hold the shop up.
+    there.fill("#name", "grace").await;
+    there.fill("#password", "correct horse").await;
+    there.follow(".sheet button").await;
+    assert_eq!(there.path().await, "/account");
+    assert!(shop.stop());
+    there.close().await;
+    here.close().await;
+}
+
+/// S-55.
+#[tokio::test]
+async fn without_scripts_a_sign_out_elsewhere_is_seen_with_the_next_click() {
+    let (shop, driver) = (Shop::start("memory:"), Driver::start().await);
+    let here = driver.browser().await;
+    let there = driver.browser_without_scripts().await;
+    register(&here, &shop, "grace").await;
+    there.open(&shop.page("/sign-in?next=/account")).await;
+    there.fill("#name", "grace").await;
+    there.fill("#password", "correct horse").await;
+    let press = async |css: &str| {
+        let button = there.find(css).await;
+        button.click().await.expect("it can be seen");
+    };
+    press(".sheet button").await;
+    there.source_has("this device").await;
+
+    here.open(&shop.page("/account")).await;
+    here.follow(".devices button").await;
+    here.shows("The device is signed out.").await;
+    press(".who").await;
+    there.source_has("You were away for a while").await;
     there.close().await;
     here.close().await;
 }

@@ -17,7 +17,7 @@ if (ending) {
       location.replace(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
     } else if (answer?.ok) {
       const { user, seconds } = await answer.json();
-      if (user !== ending.dataset.user) location.reload();
+      if (user !== ending.dataset.user) location.replace("/account");
       ending.hidden = seconds > 120;
     }
   };
@@ -44,5 +44,4 @@ if (ending) {
     stay.hidden = !ending.hidden;
   });
   listen();
-  look();
 }

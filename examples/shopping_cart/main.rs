@@ -40,7 +40,8 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom::{AnyStore, Cleaner};
+use cloakroom::store::SessionStore;
+use cloakroom::{AnyStore, Cleaner, SessionLayer};
 use tokio::net::TcpListener;
 
 use self::accounts::{Administrator, DEMO, name_mistake};
@@ -66,11 +67,11 @@ mod watched;
 const USAGE: &str = "\
 Usage: shopping_cart [--port N] [--store URL] [--admin NAME]
 
-  --port N     listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
-  --store URL  where sessions are kept: memory: (the default), or, built with the feature of that
-               name, sqlite:PATH, mysql://HOST, postgres://HOST or redis://HOST
-  --admin NAME make an administrator; the password is written to stderr (default: nobody is)
-  --help       say this
+  --port N      listen on this port of 127.0.0.1; 0 takes a free one (default: 3000)
+  --store URL   where sessions are kept: memory: (the default), or, built with the feature of that
+                name, sqlite:PATH, mysql://HOST, postgres://HOST or redis://HOST
+  --admin NAME  who can see and end all sessions; the password is written to stderr (default: nobody)
+  --help        say this
 
 The variable PAYMENT_KEY (whsec_...) is what the payment provider signs with; without it, no provider is
 believed.
@@ -160,6 +161,10 @@ async fn serve(port: u16, store: &str, admin: Option<String>) -> io::Result<()> 
         let why = error.source().map(ToString::to_string).unwrap_or_default();
         io::Error::other(format!("{error}: {why}"))
     })?;
+    if let Some(admin) = &options.administrator {
+        let vacated = vacate(store.clone(), &admin.name).await;
+        vacated.map_err(io::Error::other)?;
+    }
     // Carts that expired are removed; a store that does so by itself has nothing left to remove.
     let _cleaner = Cleaner::new(store.clone()).spawn();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -178,6 +183,12 @@ async fn serve(port: u16, store: &str, admin: Option<String>) -> io::Result<()> 
             closing.begin();
         })
         .await
+}
+
+/// Accounts end with the process and sessions may not: one of somebody who had this name before must not
+/// become the administrator's.
+async fn vacate(store: impl SessionStore, name: &str) -> cloakroom::Result<usize> {
+    SessionLayer::new(store).sessions().revoke_all(name).await
 }
 
 /// An administrator with a password that nobody knows but who reads stderr now.

@@ -8,9 +8,10 @@ use cloakroom::test_util::TestClock;
 use cloakroom::{MemoryStore, SessionLayer};
 
 use super::client::Browser;
-use super::{ADA, GRACE, app, badge, register, with_cart};
+use super::{ADA, GRACE, app, app_on, badge, register, with_cart};
 use crate::accounts::Administrator;
 use crate::app::Options;
+use crate::vacate;
 
 const ROOT: [(&str, &str); 2] = [("name", "root"), ("password", "root-4711")];
 const FORMS: [&str; 3] = [
@@ -20,12 +21,16 @@ const FORMS: [&str; 3] = [
 ];
 
 fn app_of_root(clock: &TestClock) -> Router {
+    app_of_root_on(MemoryStore::new(), clock)
+}
+
+fn app_of_root_on(store: MemoryStore, clock: &TestClock) -> Router {
     let [(_, name), (_, password)] = ROOT.map(|(field, value)| (field, value.to_owned()));
     let options = Options {
         administrator: Some(Administrator { name, password }),
         ..Options::default()
     };
-    let sessions = SessionLayer::builder(MemoryStore::new()).clock(clock.clone());
+    let sessions = SessionLayer::builder(store).clock(clock.clone());
     crate::app::app(sessions, options)
 }
 
@@ -173,6 +178,20 @@ async fn administration_needs_a_fresh_sign_in() {
         .await
         .sends_to("/admin");
     ada.get("/account").await.sends_to("/sign-in?next=/account");
+}
+
+/// S-57: sessions outlive the process, accounts do not.
+#[tokio::test]
+async fn whoever_had_the_administrator_s_name_before_is_signed_out() {
+    let store = MemoryStore::new();
+    let mut customer = register(&app_on(store.clone()), "root").await;
+    assert_eq!(vacate(store.clone(), "root").await.ok(), Some(1));
+    customer.move_to(&app_of_root_on(store, &TestClock::new()));
+    assert_eq!(customer.get("/admin").await.status, StatusCode::NOT_FOUND);
+    customer
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
 }
 
 /// S-83.

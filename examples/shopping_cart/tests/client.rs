@@ -79,6 +79,11 @@ impl Browser {
         }
     }
 
+    /// Another process answers at the address.
+    pub(super) fn move_to(&mut self, app: &Router) {
+        self.app = app.clone();
+    }
+
     /// The same cookies in a browser that says it is this one.
     pub(super) fn named(&self, agent: &'static str) -> Self {
         Self {

@@ -39,7 +39,7 @@ impl<'a> Candidates<'a> {
         for line in lines {
             let mut from = 0;
             // Cookies of other names are not even split: a line may have hundreds.
-            while let Some(at) = name.find(&line[from..]) {
+            while let Some(at) = find(name, &line[from..]) {
                 let start = from + at;
                 let pair = first_pair(&line[start..]);
                 from = start + pair.len();
@@ -78,6 +78,15 @@ impl<'a> Candidates<'a> {
     pub(crate) fn overflow(&self) -> bool {
         self.overflow
     }
+}
+
+/// Where the name stands first.
+fn find(name: &Finder<'_>, line: &[u8]) -> Option<usize> {
+    // Often there is no other cookie, and no need to search.
+    if line.starts_with(name.needle()) {
+        return Some(0);
+    }
+    name.find(line)
 }
 
 /// What there is before the next `;`.

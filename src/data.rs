@@ -389,6 +389,14 @@ fn quoted_len(text: &[u8]) -> usize {
     2 + text.len() + text.iter().map(extra).sum::<usize>()
 }
 
+/// Whether keys are in this order; most differ in their first byte.
+fn is_before(a: &[u8], b: &[u8]) -> bool {
+    match (a, b) {
+        ([a, ..], [b, ..]) if a != b => a < b,
+        _ => a < b,
+    }
+}
+
 /// The members of an object, in the order they stand in, how many bytes it takes encoded, and whether
 /// it is written as it would be encoded.
 fn entries(source: &[u8]) -> serde_json::Result<(Vec<Entry>, usize, bool)> {
@@ -397,7 +405,7 @@ fn entries(source: &[u8]) -> serde_json::Result<(Vec<Entry>, usize, bool)> {
     let (mut sorted, mut before) = (true, None);
     let scanned = scan::members(source, |scan::Member { key, value }| {
         let name = &source[key.clone()];
-        sorted &= before.is_none_or(|before| before < name);
+        sorted &= before.is_none_or(|before| is_before(before, name));
         before = Some(name);
         entries.push(Entry {
             key: Text::Loaded(key),

@@ -162,15 +162,23 @@ impl Scan<'_> {
     }
 
     /// Reads a string behind its opening quote; whether it has escapes.
+    #[inline]
     fn string(&mut self) -> Option<bool> {
+        // Keys and many values are short; what is long is worth a search.
+        match short(&self.text[self.at..]) {
+            Some(len) => {
+                self.at += len + 1;
+                Some(false)
+            }
+            None => self.long_string(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_string(&mut self) -> Option<bool> {
         let mut escapes = false;
         loop {
-            // Keys and many values are short; what is long is worth a search.
-            let rest = &self.text[self.at..];
-            self.at += match short(rest) {
-                Some(len) => len,
-                None => self.long(rest)?,
-            };
+            self.at += self.text_len()?;
             match self.next()? {
                 b'"' => return Some(escapes),
                 b'\\' => {
@@ -183,9 +191,8 @@ impl Scan<'_> {
     }
 
     /// How many bytes there are before the next quote or backslash, all of them text.
-    // Apart from `string`, which is short without it.
-    #[inline(never)]
-    fn long(&mut self, rest: &[u8]) -> Option<usize> {
+    fn text_len(&mut self) -> Option<usize> {
+        let rest = &self.text[self.at..];
         let len = memchr::memchr2(b'"', b'\\', rest)?;
         let string = &rest[..len];
         if is_printable(string) {
@@ -215,20 +222,21 @@ impl Scan<'_> {
     }
 }
 
-/// How many bytes there are before the next quote or backslash, if it is one of the next eight and what
-/// comes before it is printable ASCII.
+/// How many bytes there are before the next quote, if it is one of the next eight and all before it
+/// are printable ASCII and no backslashes.
 ///
 /// In each byte of a word the highest bit tells whether the byte is one of those looked for. The
 /// subtractions can borrow from the byte above, so only the lowest of these bits is to be trusted.
+#[inline]
 fn short(rest: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
     let word = u64::from_le_bytes(*rest.first_chunk()?);
     let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word & TOPS;
     let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
-    let ends = equal(b'"') | equal(b'\\');
-    let first = ends & ends.wrapping_neg();
-    let others = below(word, 0x20) | (word & TOPS);
+    let quotes = equal(b'"');
+    let first = quotes & quotes.wrapping_neg();
+    let others = equal(b'\\') | below(word, 0x20) | (word & TOPS);
     let before = first.wrapping_sub(1);
     (first != 0 && others & before == 0).then_some(first.trailing_zeros() as usize / 8)
 }

@@ -192,25 +192,30 @@ impl Changes {
         changed.map(|(key, _)| &**key)
     }
 
-    /// Puts `later` changes behind these.
-    pub(crate) fn extend(&mut self, later: Self) {
+    /// Puts `later` changes behind these. Returns what they overwrite, as [`push`](Self::push) does.
+    #[must_use = "closures are dropped without a lock held"]
+    pub(crate) fn extend(&mut self, later: Self) -> Self {
+        let mut overwritten = Self::default();
         for (key, value) in later.reads.0 {
             self.note_read(&key, value.as_deref());
         }
         if later.cleared {
             self.cleared = true;
-            drop(self.keys.clear_but(CLIENT_KEY));
+            overwritten.keys = self.keys.clear_but(CLIENT_KEY);
         }
         for (key, change) in later.keys.0 {
             let stands_alone = change.set.is_some() || !self.keys.contains(&key);
             if stands_alone {
-                self.keys.insert(key, change);
+                if let Some(old) = self.keys.insert(key.clone(), change) {
+                    overwritten.keys.insert(key, old);
+                }
             } else {
                 let earlier = self.keys.get_or_default(key);
                 let updates = change.update.into_iter().chain(change.updates);
                 updates.for_each(|update| earlier.push(update));
             }
         }
+        overwritten
     }
 
     /// Takes out what counts after these changes are stored: what the handler read of other keys.
@@ -308,7 +313,7 @@ mod tests {
         for change in changes() {
             let mut later = Changes::default();
             drop(later.push(change));
-            log.extend(later);
+            drop(log.extend(later));
         }
         let mut all = data(stored);
         log.replay(&mut all).unwrap();
@@ -331,16 +336,16 @@ mod tests {
             set("c", "1"),
             set("x", "1"),
         ]);
-        log.extend(of(vec![
+        drop(log.extend(of(vec![
             add("a", 2),
             add("b", 2),
             set("c", "2"),
             Change::Remove("x".into()),
-        ]));
+        ])));
         let mut all = data(r#"{"a":10,"b":10,"c":10,"x":10}"#);
         log.replay(&mut all).unwrap();
         assert_eq!(&*all.encode(), br#"{"a":3,"b":13,"c":2}"#);
-        log.extend(of(vec![Change::Clear, add("b", 5)]));
+        drop(log.extend(of(vec![Change::Clear, add("b", 5)])));
         log.replay(&mut all).unwrap();
         assert_eq!(&*all.encode(), br#"{"b":5}"#);
     }

@@ -419,7 +419,7 @@ impl Draft {
             .map_or(0, |stored| stored.record.data.len());
         match &self.content {
             Some(content) if !config.allows(content.len(), before) => {
-                Err(Error::too_large(content.len(), config.max_size))
+                Err(Error::too_large(content.len(), config.max_size, None))
             }
             _ => Ok(()),
         }

@@ -46,7 +46,11 @@ enum Kind {
     Random,
     Encode(Cow<'static, str>),
     Decode(Cow<'static, str>),
-    TooLarge { size: usize, limit: usize },
+    TooLarge {
+        size: usize,
+        limit: usize,
+        key: Option<Cow<'static, str>>,
+    },
     Conflict(String),
     Contended,
     Committed,
@@ -56,6 +60,7 @@ enum Kind {
     Csrf,
     SignIn,
     StepUp(Duration),
+    Reserved(Cow<'static, str>),
     Invalid(&'static str),
 }
 
@@ -87,8 +92,9 @@ impl Error {
         Self::with(Kind::Decode(key), source)
     }
 
-    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
-        Self::new(Kind::TooLarge { size, limit })
+    /// `key` is the one that would have been set.
+    pub(crate) fn too_large(size: usize, limit: usize, key: Option<Cow<'static, str>>) -> Self {
+        Self::new(Kind::TooLarge { size, limit, key })
     }
 
     pub(crate) fn conflict(key: String) -> Self {
@@ -125,6 +131,10 @@ impl Error {
 
     pub(crate) fn step_up(within: Duration) -> Self {
         Self::new(Kind::StepUp(within))
+    }
+
+    pub(crate) fn reserved(key: Cow<'static, str>) -> Self {
+        Self::new(Kind::Reserved(key))
     }
 
     pub(crate) fn invalid(what: &'static str) -> Self {
@@ -243,7 +253,7 @@ impl Error {
     /// An argument is out of its documented range.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
-        matches!(self.0.kind, Kind::Invalid(_))
+        matches!(self.0.kind, Kind::Invalid(_) | Kind::Reserved(_))
     }
 
     /// The status that tells a client of this error.
@@ -262,9 +272,11 @@ impl Error {
             Kind::Csrf => StatusCode::FORBIDDEN,
             Kind::SignIn | Kind::StepUp(_) => StatusCode::UNAUTHORIZED,
             Kind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::Encode(_) | Kind::Decode(_) | Kind::Committed | Kind::Invalid(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Kind::Encode(_)
+            | Kind::Decode(_)
+            | Kind::Committed
+            | Kind::Reserved(_)
+            | Kind::Invalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -294,11 +306,16 @@ impl fmt::Display for Error {
                     shown(key)
                 )
             }
-            Kind::TooLarge { size, limit } => {
+            Kind::TooLarge { size, limit, key } => {
+                f.write_str("the session's data would take ")?;
                 write!(
                     f,
-                    "the session's data would take {size} bytes, more than the {limit} allowed"
-                )
+                    "{size} bytes, more than the {limit} that `max_size` allows"
+                )?;
+                match key {
+                    Some(key) => write!(f, ", with the new value of `{}`", shown(key)),
+                    None => Ok(()),
+                }
             }
             Kind::Conflict(key) => {
                 write!(
@@ -322,6 +339,11 @@ impl fmt::Display for Error {
                 f,
                 "the owner signed in more than {} seconds ago",
                 within.as_secs()
+            ),
+            Kind::Reserved(key) => write!(
+                f,
+                "`{}` cannot be used: keys that begin with `cloakroom.` are the crate's own",
+                shown(key)
             ),
             Kind::Invalid(what) => f.write_str(what),
         }

@@ -60,9 +60,9 @@ impl Queue {
             queue: self,
             id,
             latest: None,
-            line,
+            line: Some(Arc::clone(&line)),
         };
-        turn.latest = Some(Arc::clone(&turn.line).lock_owned().await);
+        turn.latest = Some(line.lock_owned().await);
         turn
     }
 }
@@ -73,7 +73,8 @@ pub(crate) struct Turn<'a> {
     queue: &'a Queue,
     id: SessionId,
     latest: Option<OwnedMutexGuard<Option<Record>>>,
-    line: Arc<Latest>,
+    /// Given back when the turn is dropped.
+    line: Option<Arc<Latest>>,
 }
 
 impl Turn<'_> {
@@ -84,21 +85,25 @@ impl Turn<'_> {
 
     /// Hands a record to those who wait.
     pub(crate) fn leave(&mut self, record: &Record) {
-        // Nobody does if the handles are the map's, ours and the guard's.
-        if Arc::strong_count(&self.line) > 3
-            && let Some(latest) = self.latest.as_deref_mut()
-        {
-            *latest = Some(record.clone());
+        // Nobody does if the handles are the map's, ours and the guard's. Who comes after this look is
+        // handed nothing: what an earlier turn left is out of date.
+        let waited = self.line.as_ref().map_or(0, Arc::strong_count) > 3;
+        if let Some(latest) = self.latest.as_deref_mut() {
+            *latest = waited.then(|| record.clone());
         }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // All handles come and go under the map's lock, so the last one is the map's.
         let mut lines = self.queue.lines();
         self.latest = None;
-        // All handles are cloned from the map under its lock, so two left are the map's and ours.
-        if Arc::strong_count(&self.line) == 2 {
+        self.line = None;
+        if lines
+            .get(&self.id)
+            .is_some_and(|line| Arc::strong_count(line) == 1)
+        {
             lines.remove(&self.id);
         }
     }
@@ -129,6 +134,23 @@ mod tests {
         drop(first);
         let second = second.await;
         assert_eq!(second.latest(), Some(&record(7)));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_handed_a_record_that_the_turn_before_has_replaced() {
+        let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
+        let mut first = queue.turn(id).await;
+        let mut second = Box::pin(queue.turn(id));
+        assert!(futures_poll(&mut second).is_none());
+        first.leave(&record(7));
+        drop(first);
+        let mut second = second.await;
+        // Nobody waits yet.
+        second.leave(&record(8));
+        let mut third = Box::pin(queue.turn(id));
+        assert!(futures_poll(&mut third).is_none());
+        drop(second);
+        assert!(third.await.latest().is_none());
     }
 
     #[tokio::test]

@@ -83,9 +83,7 @@ fn edit(mut state: MutexGuard<'_, State>, change: Change) {
 
 fn check_key(key: &str) -> Result<()> {
     if data::is_reserved(key) {
-        Err(Error::invalid(
-            "keys that begin with `cloakroom.` are the crate's own",
-        ))
+        Err(Error::reserved(key.to_owned().into()))
     } else {
         Ok(())
     }
@@ -224,13 +222,13 @@ impl Session {
         Ok(())
     }
 
-    fn check_size(&self, state: &State, key: &str, json: &[u8]) -> Result<()> {
+    fn check_size(&self, state: &State, key: &Key, json: &[u8]) -> Result<()> {
         let size = state.data.encoded_len_with(key, json.len());
         let config = &self.0.context.config;
         if config.allows(size, state.data.encoded_len()) {
             Ok(())
         } else {
-            Err(Error::too_large(size, config.max_size))
+            Err(Error::too_large(size, config.max_size, Some(key.clone())))
         }
     }
 
@@ -694,6 +692,11 @@ impl Session {
     /// If the future is dropped, and after an error other than gone or superseded, the changes stay
     /// pending: they are tried again with the next `save` or when the response is ready. If they did
     /// reach the store, an [`update`](Self::update) then counts twice.
+    ///
+    /// Poll the future or drop it. While one is kept that nobody polls, whatever else would write the
+    /// session waits for it: the end of this request until the
+    /// [`store_timeout`](crate::SessionLayerBuilder::store_timeout), after which it is a 503, and so
+    /// other requests of the client.
     pub async fn save(&self) -> Result<()> {
         let _saving = Saving::begin(self)?;
         let _writing = self.0.writing.lock().await;

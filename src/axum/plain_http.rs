@@ -7,10 +7,15 @@ use http::HeaderMap;
 use http::header::{HOST, ORIGIN, REFERER};
 use http::uri::Authority;
 
-/// Whether a browser sends this from a page of the same host over plain `http://`, other than one of this
-/// machine, which most browsers trust like `https://`. They send a `Host` and say where they are in
-/// `Origin` or `Referer`, whatever proxies there are in between.
+/// Whether a browser sends this over plain `http://`, from a page of the same host, to another machine than
+/// its own, which most browsers trust like `https://`.
+///
+/// It says where it is in `Origin` or `Referer`. `Sec-Fetch-Site` it sends over https alone (W3C Fetch
+/// Metadata), as when the form of an old page leads there.
 pub(super) fn is_on_plain_http(headers: &HeaderMap) -> bool {
+    if headers.contains_key("sec-fetch-site") {
+        return false;
+    }
     let text = |name| headers.get(name)?.to_str().ok();
     let page = text(ORIGIN).filter(|origin| *origin != "null");
     let page = page.or_else(|| text(REFERER));
@@ -56,6 +61,14 @@ mod tests {
                 &[
                     ("origin", "https://192.168.0.7:3000"),
                     ("referer", "http://192.168.0.7:3000/"),
+                ],
+                false,
+            ),
+            // A page on plain http whose form leads to https.
+            (
+                &[
+                    ("origin", "http://192.168.0.7:3000"),
+                    ("sec-fetch-site", "cross-site"),
                 ],
                 false,
             ),

@@ -98,7 +98,7 @@ impl Session {
             _ => CsrfSecret::random(&self.0.context.entropy)?,
         };
         let json = secret.to_json();
-        self.check_size(&state, CSRF_KEY, &json)?;
+        self.check_size(&state, &CSRF_KEY.into(), &json)?;
         state.data.set(CSRF_KEY.into(), json.clone());
         let change = if state.draft.changes.decides(CSRF_KEY) {
             Change::Set(CSRF_KEY.into(), json)

@@ -9,6 +9,9 @@ use crate::context::Context;
 use crate::id::SessionId;
 use crate::token::Digest;
 
+/// How often it is looked whether the request still writes its session, once that has another token.
+const WRITING: Duration = Duration::from_millis(10);
+
 impl Session {
     /// Waits until the session has ended for its client: for a WebSocket, an event stream or other work
     /// that outlives the request and must not outlive the session (ASVS 7.4.1).
@@ -70,8 +73,11 @@ impl Session {
                 let _ = tokio::time::timeout(wait, reason).await;
                 continue;
             }
-            // The store may have its new token, and this request not yet the answer.
-            drop(self.0.writing.lock().await);
+            // The store may have its new token, and this request not yet the answer. Not in the line of
+            // those who write: whoever keeps this future without polling it would hold up the response.
+            while self.0.writing.try_lock().is_err() {
+                tokio::time::sleep(WRITING).await;
+            }
             if !self.took_new_token(&mut watch) {
                 return;
             }

@@ -133,6 +133,13 @@ impl<'a> Lease<'a> {
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
         self.settled = true;
         let draft = &mut self.draft;
+        // Dropped after the lock is let go of.
+        let mut changes = if dropped {
+            Changes::default()
+        } else {
+            draft.changes.take_reads()
+        };
+        let mut later;
         let mut state = session.state();
         if state.ends != self.ends {
             // Destroyed meanwhile: what was just stored has to go.
@@ -145,15 +152,15 @@ impl<'a> Lease<'a> {
         let current = draft.current(context);
         state.notice = commit::notice(outcome, before, current, draft.at);
         state.draft.stored = draft.stored.take();
+        if dropped && draft.actions.sign_in.is_some() && state.draft.actions.sign_in.is_none() {
+            // Nobody was signed in.
+            let stored = state.draft.stored.as_ref();
+            state.owner = stored.and_then(|stored| stored.record.owner.clone());
+        }
         if state.resets != self.resets {
             return;
         }
-        let mut changes = if dropped {
-            Changes::default()
-        } else {
-            draft.changes.take_reads()
-        };
-        let mut later = mem::take(&mut state.draft.changes);
+        later = mem::take(&mut state.draft.changes);
         if draft.rebased || dropped {
             let stored = state.draft.stored.as_ref();
             let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
@@ -163,9 +170,12 @@ impl<'a> Lease<'a> {
                 // Closures of the application run without the lock.
                 drop(state);
                 let mut redone = data.clone();
-                if later.replay(&mut redone).is_ok() {
+                let mut again = mem::take(&mut later);
+                if again.replay(&mut redone).is_ok() {
                     data = redone;
-                    changes.extend(later);
+                    drop(changes.extend(again));
+                } else {
+                    drop(again);
                 }
                 state = session.state();
                 if state.resets != self.resets {
@@ -175,8 +185,13 @@ impl<'a> Lease<'a> {
             }
             state.data = data;
         }
-        changes.extend(later);
-        state.draft.changes = changes;
+        let overwritten = changes.extend(mem::take(&mut later));
+        // Once the response is on its way nobody would write them, nor drop them.
+        if !state.closed {
+            mem::swap(&mut state.draft.changes, &mut changes);
+        }
+        drop(state);
+        drop(overwritten);
     }
 }
 
@@ -186,11 +201,12 @@ impl Drop for Lease<'_> {
             return;
         }
         let draft = mem::take(&mut self.draft);
+        let mut overwritten = Changes::default();
         let mut state = self.session.state();
         // Once the response is on its way nobody would write what goes back.
         if state.resets == self.resets && !state.closed {
             let later = mem::replace(&mut state.draft.changes, draft.changes);
-            state.draft.changes.extend(later);
+            overwritten = state.draft.changes.extend(later);
         }
         let later = mem::take(&mut state.draft.actions);
         state.draft.actions = if state.ends == self.ends {
@@ -199,5 +215,8 @@ impl Drop for Lease<'_> {
             let destroy = later.destroy.or(draft.actions.destroy);
             Actions { destroy, ..later }
         };
+        // Without the lock, and then `draft`.
+        drop(state);
+        drop(overwritten);
     }
 }

@@ -363,8 +363,37 @@ async fn a_new_token_whose_answer_is_late_ends_no_wait_of_its_own_request() {
         request.await.unwrap().ok();
         assert!(!is_over(&mut ended).await, "after the answer");
         client.get("/logout").await.ok();
-        assert!(is_over(&mut ended).await);
+        assert!(takes(&mut ended).await < Some(Duration::from_secs(1)));
     }
+}
+
+/// Whoever keeps the wait for the response's body, and polls it no more until then.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_nobody_polls_holds_up_no_response() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    let slow = Fault::Delay(Duration::from_millis(100));
+    server.store.inject(Operation::Update, 1, slow);
+    let sessions = server.sessions.clone();
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let start = Instant::now();
+    let seen = client.run(async move |s: Session| {
+        s.insert("a", 2)?;
+        let saving = s.clone();
+        let save = tokio::spawn(async move { saving.save().await });
+        tokio::task::yield_now().await;
+        sessions.revoke(s.id().unwrap()).await?;
+        let mut ended = ended(&s);
+        assert!(!is_over(&mut ended).await, "this request still writes");
+        *keep.lock().unwrap() = Some(ended);
+        assert!(save.await.unwrap().unwrap_err().is_gone());
+        s.insert("a", 3)
+    });
+    seen.await.ok();
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let mut ended = kept.lock().unwrap().take().unwrap();
+    assert!(takes(&mut ended).await < Some(Duration::from_secs(1)));
 }
 
 /// Where nobody wants to ask the store again, only what happens in this process is noticed.

@@ -1,7 +1,9 @@
 //! Stores that fail, hang or lie, handlers that panic, clients that go away: what is then in the store,
 //! and what the client is told.
 
+use std::future::pending;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -835,6 +837,60 @@ async fn a_closure_that_panics_on_its_second_run_changes_nothing() {
     }
     client.get("/write").await.ok();
     assert_eq!(client.value("n").await, Some(4));
+}
+
+/// S-67: closures may hold the session, which holds them until somebody lets go of them.
+#[tokio::test]
+async fn a_request_dropped_while_its_changes_are_done_again_keeps_nothing_alive() {
+    let client = Server::new().visitor().await;
+    let other = client.twin_at(&client.server.beside(|b| b));
+    let pause = Pause::new();
+    let gate = Fault::Pause(pause.clone());
+    client.server.store.inject(Operation::Update, 1, gate);
+    let value = Arc::new(());
+    let held = Arc::clone(&value);
+    let request = Arc::new(Mutex::new(
+        None::<Pin<Box<dyn Future<Output = Seen> + Send>>>,
+    ));
+    let dropped = Arc::clone(&request);
+    let slow = client.clone();
+    let mut sent = Box::pin(async move {
+        let handler = async move |s: Session| {
+            s.insert("a", 1)?;
+            let saving = s.clone();
+            tokio::spawn(async move { saving.save().await });
+            tokio::task::yield_now().await;
+            let (inner, mut runs) = (s.clone(), 0);
+            s.update("b", move |b: &mut u64| {
+                let _held = (&held, &inner);
+                *b += 1;
+                runs += 1;
+                if runs == 2 {
+                    drop(dropped.lock().unwrap().take());
+                }
+            })?;
+            pending::<cloakroom::Result<()>>().await
+        };
+        slow.run(handler).await
+    });
+    // Up to where it waits for ever.
+    let soon = Duration::from_millis(50);
+    assert!(tokio::time::timeout(soon, &mut sent).await.is_err());
+    *request.lock().unwrap() = Some(sent);
+    // The save meets this, and then does what came after it again.
+    other.get("/write").await.ok();
+    pause.release();
+    let freed = async {
+        while Arc::strong_count(&value) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
+    assert!(freed.is_ok(), "the closure is still there");
+    assert!(
+        request.lock().unwrap().is_none(),
+        "it was dropped on the way"
+    );
 }
 
 /// Polls a request through `stops` waits at `gate`; it is then dropped unless it is done.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cloakroom::test_util::{Fault, Operation, Pause};
-use cloakroom::{Session, SessionInfo, WhenFull};
+use cloakroom::{Error, Session, SessionInfo, WhenFull};
 use http::StatusCode;
 use tokio::task::JoinSet;
 
@@ -313,6 +313,29 @@ async fn a_store_that_fails_is_said() {
     assert!(sessions.revoke_everyone().await.unwrap_err().is_store());
     server.store.heal();
     assert!(ada.is_known().await);
+}
+
+/// Whatever the handler makes of the error.
+#[tokio::test]
+async fn a_sign_in_that_save_refuses_signs_nobody_in() {
+    for owner in [None, Some("grace")] {
+        let server = Server::new();
+        let client = match owner {
+            Some(owner) => device(&server, owner).await,
+            None => server.visitor().await,
+        };
+        let sessions = server.sessions.clone();
+        let seen = client.run(async move |s: Session| {
+            sessions.revoke(s.id().unwrap()).await?;
+            s.sign_in("ada")?;
+            assert_eq!(s.owner().as_deref(), Some("ada"));
+            assert!(s.save().await.unwrap_err().is_gone());
+            assert_eq!(s.owner().as_deref(), owner);
+            Ok::<_, Error>(())
+        });
+        assert_eq!(seen.await.ok().told(), Told::Vary);
+        assert_eq!(client.owner().await, None);
+    }
 }
 
 /// A request cannot end all of somebody's sessions and sign them in: the sign-in may have begun before,

@@ -9,7 +9,7 @@
 //! cargo bench --all-features --bench stores -- growth    or `writes`, or `cleaning`, alone
 //! ```
 //!
-//! It takes some five minutes, most of them to fill the stores.
+//! It takes some eight minutes, most of them to fill the stores.
 
 #[path = "../tests/support/mysql_server.rs"]
 mod mysql_server;
@@ -17,7 +17,10 @@ mod mysql_server;
 mod postgres_server;
 #[path = "../tests/support/redis_server.rs"]
 mod redis_server;
+#[path = "../tests/support/server.rs"]
+mod server;
 
+use std::cell::LazyCell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,11 +34,12 @@ use axum::response::Response;
 use axum::routing::get;
 use cloakroom::store::{Digest, Record, SessionStore, Timestamp, Update, Version};
 use cloakroom::{
-    MemoryStore, MysqlStore, PostgresStore, RedisStore, Session, SessionId, SessionLayer,
-    SqliteStore,
+    Cleaner, MemoryStore, MysqlStore, PostgresStore, RedisStore, Session, SessionEvent, SessionId,
+    SessionLayer, SqliteStore,
 };
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderValue, Request};
+use tokio::time::{interval, sleep};
 use tower::ServiceExt as _;
 
 use self::mysql_server::MysqlServer;
@@ -73,16 +77,15 @@ const TRIED: Size = Size {
 
 const CLIENTS: u64 = 64;
 
-/// How many expired sessions are removed at once, as by the cleaner.
-const BATCH: usize = 100;
-
 #[tokio::main]
 async fn main() {
     let measured = env::args().any(|argument| argument == "--bench");
     let size = if measured { MEASURED } else { TRIED };
     let folder = Folder::new();
-    let (redis, postgres) = (RedisServer::start(&[]), PostgresServer::start());
-    let mysql = MysqlServer::start(&[]);
+    // Only those that are wanted.
+    let redis = LazyCell::new(|| RedisServer::start(&[]));
+    let mysql = LazyCell::new(|| MysqlServer::start(&[]));
+    let postgres = LazyCell::new(PostgresServer::start);
 
     if wanted("growth") {
         println!(
@@ -197,6 +200,7 @@ async fn fill<S: SessionStore>(store: &Arc<S>, numbers: Range<u64>, expires: Tim
             for n in mine.step_by(64) {
                 // What expires in the past is created before.
                 let at = Timestamp::from_millis(expires.as_millis() - 1).min(now());
+                let expires = expires.saturating_add(Duration::from_millis(n));
                 let _created = store
                     .create(id(n), &record(expires), at)
                     .await
@@ -427,54 +431,51 @@ async fn cleaning(store: PostgresStore, size: Size) {
     let store = Arc::new(store);
     let later = now().saturating_add(Duration::from_secs(24 * 3600));
     fill(&store, 0..size.small, later).await;
-    let quiet = {
-        let stop = AtomicBool::new(false);
-        let timer = async {
-            tokio::time::sleep(size.time).await;
-            stop.store(true, Ordering::Relaxed);
-        };
-        tokio::join!(reads(&store, size.small, &stop), timer).0
-    };
     // Other sessions than those that are read.
     let expired = size.small..size.small + size.expired;
     fill(&store, expired, Timestamp::from_millis(1_000)).await;
-    let stop = AtomicBool::new(false);
-    let (mut removed, start) = (0, Instant::now());
-    let clean = async {
-        loop {
-            let batch = store
-                .delete_expired(now(), BATCH)
-                .await
-                .expect("they are removed");
-            removed += batch;
-            if batch == 0 {
-                break;
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-    };
-    let (busy, ()) = tokio::join!(reads(&store, size.small, &stop), clean);
+
+    let swept = Arc::new(AtomicBool::new(false));
+    let (mut ratios, mut time) = (Vec::new(), Duration::ZERO);
+    while !swept.load(Ordering::Relaxed) {
+        let quiet = slow_read(&store, size, &AtomicBool::new(false)).await;
+        let tell = Arc::clone(&swept);
+        let cleaner = Cleaner::new(Arc::clone(&store))
+            .every(Duration::from_secs(1))
+            .on_event(move |event| {
+                let is_done = matches!(event, SessionEvent::Swept { .. });
+                tell.fetch_or(is_done, Ordering::Relaxed);
+            })
+            .spawn();
+        // It begins after a second, give or take a tenth.
+        let start = Instant::now() + Duration::from_secs(1);
+        sleep(Duration::from_millis(1_100)).await;
+        let busy = slow_read(&store, size, &swept).await;
+        time += start.elapsed();
+        drop(cleaner);
+        ratios.push(busy.as_secs_f64() / quiet.as_secs_f64());
+    }
+    let left = store.delete_expired(now(), 1).await;
+    assert_eq!(left.expect("it is swept"), 0);
     println!(
-        "PostgreSQL, {removed} expired sessions removed in {:.1} s: p99 of reads {:.2} times that of before",
-        start.elapsed().as_secs_f64(),
-        busy.as_secs_f64() / quiet.as_secs_f64()
+        "PostgreSQL, {} expired sessions removed in {:.0} s: p99 of reads {:.2} times that of the pauses",
+        size.expired,
+        time.as_secs_f64(),
+        median(ratios)
     );
 }
 
-/// The 99th percentile of reads at a steady pace.
-async fn reads(store: &PostgresStore, sessions: u64, stop: &AtomicBool) -> Duration {
-    let mut taken = Vec::new();
-    let mut pace = tokio::time::interval(Duration::from_millis(1));
+/// The 99th percentile of what reads at a steady pace take, for some time or until something is done.
+async fn slow_read(store: &PostgresStore, size: Size, done: &AtomicBool) -> Duration {
+    let (start, mut taken) = (Instant::now(), Vec::new());
+    let mut pace = interval(Duration::from_millis(1));
     for n in 0_u64.. {
         pace.tick().await;
-        let start = Instant::now();
-        let found = store
-            .load(id(n % sessions), now())
-            .await
-            .expect("it is read");
-        taken.push(start.elapsed());
-        assert!(found.is_some());
-        if stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let found = store.load(id(n % size.small), now()).await;
+        taken.push(begun.elapsed());
+        assert!(found.expect("it is read").is_some());
+        if start.elapsed() >= size.time || done.load(Ordering::Relaxed) {
             break;
         }
     }

@@ -30,6 +30,13 @@ use crate::record::{Previous, Record, Version};
 use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, WhenFull};
 use crate::token::Digest;
 
+/// Values as a slice of `Param`.
+macro_rules! params {
+    ($($value:expr),*) => {
+        &[$(&$value as Param<'_>),*][..]
+    };
+}
+
 /// Keeps sessions in a PostgreSQL database, version 11 or later.
 ///
 /// Clones share one store, and any number of processes can share a database.
@@ -138,6 +145,25 @@ impl PostgresStore {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = self.0.migrate().await;
         migrated.map_err(|problem| StoreError::new(problem.or_rights(&self.0.names)))
+    }
+}
+
+impl PostgresStore {
+    /// Removes up to `limit` of the sessions that have expired, from this time on; how many, and the last
+    /// time at which one had expired.
+    async fn sweep(
+        &self,
+        from: Option<SystemTime>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(usize, SystemTime), StoreError> {
+        let forgotten = now.as_millis().saturating_sub(REVOKED_FOR);
+        let forgotten = time(Timestamp::from_millis(forgotten));
+        let (now, limit) = (time(now), integer(limit));
+        let params = params![now, limit, forgotten, from];
+        let row = self.0.query_one(Operation::DeleteExpired, params).await?;
+        let deleted = count(get::<i64>(&row, "deleted")?.cast_unsigned())?;
+        Ok((deleted, get(&row, "until")?))
     }
 }
 
@@ -281,13 +307,6 @@ fn parse(url: &str) -> Result<Config, Problem> {
     })
 }
 
-/// Values as a slice of `Param`.
-macro_rules! params {
-    ($($value:expr),*) => {
-        &[$(&$value as Param<'_>),*][..]
-    };
-}
-
 impl SessionStore for PostgresStore {
     async fn create(
         &self,
@@ -372,11 +391,18 @@ impl SessionStore for PostgresStore {
     }
 
     async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let forgotten = now.as_millis().saturating_sub(REVOKED_FOR);
-        let forgotten = time(Timestamp::from_millis(forgotten));
-        let (now, limit) = (time(now), integer(limit));
-        let params = params![now, limit, forgotten];
-        count(self.0.execute(Operation::DeleteExpired, params).await?)
+        // Deleted rows stay in the index until it is vacuumed. After a full batch the next one begins where
+        // that ended, so as not to walk past all of them each time.
+        let from = self.0.take_swept();
+        let (mut deleted, mut until) = self.sweep(from, now, limit).await?;
+        if from.is_some() && deleted < limit {
+            let (more, last) = self.sweep(None, now, limit - deleted).await?;
+            (deleted, until) = (deleted + more, last);
+        }
+        if deleted == limit {
+            self.0.set_swept(until);
+        }
+        Ok(deleted)
     }
 
     async fn list_by_owner(

@@ -9,6 +9,8 @@ mod mysql_server;
 mod processes;
 mod proxy;
 mod rows;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod trips;

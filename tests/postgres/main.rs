@@ -12,6 +12,8 @@ mod pooling;
 mod postgres_server;
 mod processes;
 mod rows;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "postgres-tls")]

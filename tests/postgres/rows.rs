@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::store::{SessionStore as _, Timestamp, Version};
+use cloakroom::store::{Create, SessionStore as _, Timestamp, Version};
 
 use super::{NOW, app, chain, id, psql, record, send, store, table, text, token, visitor};
 
@@ -131,6 +131,25 @@ async fn a_revocation_is_forgotten_after_an_hour() {
     assert_eq!(count().await, 1);
     store.delete_expired(hour, 9).await.unwrap();
     assert_eq!(count().await, 0);
+}
+
+#[tokio::test]
+async fn what_expired_before_the_last_batch_is_removed_with_the_next() {
+    let store = store(&table()).await;
+    let ago = |n: u64| Timestamp::from_millis(NOW.as_millis() - 1_000 * n);
+    let create = async |n: u8| {
+        let mut record = record(None);
+        record.expires = ago(n.into());
+        let created = store.create(id(n), &record, ago(9)).await;
+        assert_eq!(created.unwrap(), Create::Done);
+    };
+    for n in [5, 4, 3, 2] {
+        create(n).await;
+    }
+    assert_eq!(store.delete_expired(NOW, 2).await.unwrap(), 2);
+    // As if it had been locked meanwhile.
+    create(6).await;
+    assert_eq!(store.delete_expired(NOW, 9).await.unwrap(), 3);
 }
 
 /// S-10. The server quotes the row that it refuses.

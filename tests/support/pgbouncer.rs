@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::postgres_server::{command, free_port};
+use super::server::{free_port, shell};
 
 /// Looks after it until standard input ends, as it does with the test process.
 ///
@@ -51,7 +51,7 @@ impl PgBouncer {
     /// It is not installed, or does not start.
     pub(crate) fn start(server: u16) -> Self {
         let port = free_port();
-        let mut keeper = command()
+        let mut keeper = shell("postgres")
             .args([
                 "-c",
                 KEEPER,

@@ -102,7 +102,14 @@ impl RedisServer {
 
     /// Stops the server's process until [`wake`](Self::wake); connections stay open.
     pub(crate) fn pause(&self) {
-        signal("STOP", self.pid.lock().expect("no panic").expect("it runs"));
+        let pid = self.pid.lock().expect("no panic").expect("it runs");
+        signal("STOP", pid);
+        // It takes effect a little later than it is sent.
+        let halted = (0..500).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            state(pid).starts_with('T')
+        });
+        assert!(halted, "the server does not stop");
     }
 
     pub(crate) fn wake(&self) {
@@ -186,6 +193,13 @@ fn keep(command: Command) -> u32 {
     keeper.send((command, started)).expect("the keeper lives");
     let pid = pid.recv().expect("the keeper lives");
     pid.unwrap_or_else(|error| panic!("no server: {error}; {MISSING}"))
+}
+
+fn state(pid: u32) -> String {
+    let ps = Command::new("ps")
+        .args(["-o", "stat=", "-p", &pid.to_string()])
+        .output();
+    String::from_utf8_lossy(&ps.expect("`ps` can be run").stdout).into_owned()
 }
 
 fn signal(signal: &str, pid: u32) {

@@ -9,6 +9,8 @@
 
 #[path = "../../../tests/support/postgres_server.rs"]
 mod postgres_server;
+#[path = "../../../tests/support/server.rs"]
+mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -4,10 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{io, mem};
 
 use tokio::sync::{Notify, OnceCell, watch};
@@ -44,6 +44,8 @@ pub(super) struct Links {
     pub(super) server: Server,
     links: Vec<watch::Receiver<State>>,
     next: AtomicUsize,
+    /// Until when the last batch of expired sessions reached, if more may follow.
+    swept: Mutex<Option<SystemTime>>,
     /// End when this is dropped, and their connections with them.
     _tasks: JoinSet<()>,
 }
@@ -106,6 +108,7 @@ impl Links {
             links: links.collect(),
             server,
             next: AtomicUsize::new(0),
+            swept: Mutex::new(None),
             _tasks: tasks,
         })
     }
@@ -152,6 +155,16 @@ impl Links {
         let rows = self.query(operation, params).await?;
         let row = rows.into_iter().next();
         row.ok_or_else(|| StoreError::new(Problem::Answer))
+    }
+
+    pub(super) fn take_swept(&self) -> Option<SystemTime> {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.take()
+    }
+
+    pub(super) fn set_swept(&self, until: SystemTime) {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        *swept = Some(until);
     }
 
     fn sql(&self, operation: Operation) -> &str {

@@ -337,7 +337,7 @@ fn program() -> &'static Path {
                 "--example",
                 "shopping_cart",
                 "--features",
-                "sqlite",
+                "postgres,redis,sqlite",
             ])
             .args([
                 "--manifest-path",

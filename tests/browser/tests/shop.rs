@@ -1,9 +1,23 @@
 //! The shop in a browser: what its visitors do and see.
 
+#[path = "../../support/postgres_server.rs"]
+mod postgres_server;
+#[path = "../../support/redis_server.rs"]
+mod redis_server;
+#[path = "../../support/server.rs"]
+mod server;
+
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use cloakroom_browser_tests::{Browser, Driver, Shop};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use self::postgres_server::PostgresServer;
+use self::redis_server::RedisServer;
 
 async fn add(browser: &Browser, shop: &Shop, product: &str) {
     browser.open(&shop.page("/")).await;
@@ -430,6 +444,69 @@ async fn a_cart_in_a_file_outlives_the_shop() {
     browser.shows("Rubber boots").await;
     assert_eq!(badge(&browser).await, "2");
     browser.close().await;
+}
+
+#[tokio::test]
+async fn two_shops_on_one_postgresql_serve_one_visitor() {
+    two_shops_serve_one_visitor(&PostgresServer::start().url()).await;
+}
+
+#[tokio::test]
+async fn two_shops_on_one_redis_serve_one_visitor() {
+    two_shops_serve_one_visitor(&RedisServer::start(&[]).url()).await;
+}
+
+/// S-55, S-65. As behind a load balancer: cookies know no ports, so the browser takes both for one site.
+async fn two_shops_serve_one_visitor(store: &str) {
+    let (one, two) = (Shop::start(store), Shop::start(store));
+    let driver = Driver::start().await;
+    let browser = driver.browser().await;
+    add(&browser, &one, "boots").await;
+
+    let cookie = browser.cookie("id").await.expect("the cart is kept");
+    let mut adding = JoinSet::new();
+    for n in 0..20 {
+        let shop = if n % 2 == 0 { &one } else { &two };
+        let cookie = format!("id={}", cookie.value());
+        adding.spawn(add_by_hand(shop.port(), cookie, "hat"));
+    }
+    for status in adding.join_all().await {
+        assert_eq!(status, "HTTP/1.1 303 See Other");
+    }
+    browser.open(&two.page("/cart")).await;
+    assert_eq!(badge(&browser).await, "21");
+
+    browser.open(&one.page("/sign-in")).await;
+    browser.fill("#name", "ada").await;
+    browser.fill("#password", "demo-password").await;
+    browser.follow(".sheet button").await;
+    browser.open(&two.page("/account")).await;
+    browser.shows("Your devices").await;
+    assert_eq!(badge(&browser).await, "21");
+
+    browser.follow("form[action='/sign-out'] button").await;
+    browser.open(&one.page("/account")).await;
+    assert_eq!(browser.path().await, "/sign-in");
+    browser.close().await;
+}
+
+/// The status with which the shop answers to a browser's form.
+async fn add_by_hand(port: u16, cookie: String, product: &str) -> String {
+    let form = format!("product={product}");
+    let request = format!(
+        "POST /cart/add HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\
+         Sec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    let mut stream = stream.expect("the shop listens");
+    let sent = stream.write_all(request.as_bytes()).await;
+    sent.expect("the shop reads");
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer).await;
+    read.expect("the shop answers");
+    answer.lines().next().unwrap_or_default().to_owned()
 }
 
 /// No page is wider than the window, every field has a name, and the pages can be looked at: they are

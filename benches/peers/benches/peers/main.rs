@@ -21,6 +21,8 @@ mod postgres_server;
 mod redis_server;
 #[path = "../../../requests/mod.rs"]
 mod requests;
+#[path = "../../../../tests/support/server.rs"]
+mod server;
 
 use std::alloc::System;
 use std::env;

@@ -40,8 +40,7 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom::store::SessionStore;
-use cloakroom::{AnyStore, Cleaner, SessionLayer};
+use cloakroom::{AnyStore, Cleaner};
 use tokio::net::TcpListener;
 
 use self::accounts::{Administrator, DEMO, name_mistake};
@@ -161,10 +160,6 @@ async fn serve(port: u16, store: &str, admin: Option<String>) -> io::Result<()> 
         let why = error.source().map(ToString::to_string).unwrap_or_default();
         io::Error::other(format!("{error}: {why}"))
     })?;
-    if let Some(admin) = &options.administrator {
-        let vacated = vacate(store.clone(), &admin.name).await;
-        vacated.map_err(io::Error::other)?;
-    }
     // Carts that expired are removed; a store that does so by itself has nothing left to remove.
     let _cleaner = Cleaner::new(store.clone()).spawn();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -183,12 +178,6 @@ async fn serve(port: u16, store: &str, admin: Option<String>) -> io::Result<()> 
             closing.begin();
         })
         .await
-}
-
-/// Accounts end with the process and sessions may not: one of somebody who had this name before must not
-/// become the administrator's.
-async fn vacate(store: impl SessionStore, name: &str) -> cloakroom::Result<usize> {
-    SessionLayer::new(store).sessions().revoke_all(name).await
 }
 
 /// An administrator with a password that nobody knows but who reads stderr now.

@@ -10,6 +10,9 @@ use crate::client;
 use crate::preferences::{Cents, Currency, Preferences, Style, Text};
 
 const NOTE: &str = "note";
+/// The key of the name of who is signed in. It is a value of the session, and not asked of the account, which
+/// may be another shop's on the same store.
+pub(crate) const USER: &str = "user";
 
 /// What a handler takes: the session, and what the request says about it.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 #[derive(Debug)]
 pub(crate) struct Visitor {
     pub(crate) preferences: Preferences,
-    /// Who is signed in.
+    /// The name of who is signed in.
     pub(crate) user: Option<String>,
     /// How many things are in the cart.
     pub(crate) items: u32,
@@ -64,7 +67,7 @@ impl Visitor {
     pub(crate) fn of(session: &Session) -> cloakroom::Result<Self> {
         Ok(Self {
             preferences: *Typed::<Preferences>::new(session)?,
-            user: session.owner().map(|name| name.as_ref().to_owned()),
+            user: session.get(USER)?,
             items: Typed::<Cart>::new(session)?.count(),
             note: session.take(NOTE)?,
         })

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use axum::Form;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Redirect, Response};
 use cloakroom::{
     ClearSiteData, CsrfForm, FreshlySignedIn, Session, SessionId, SessionValue as _, SignedIn,
     Typed,
@@ -21,7 +22,7 @@ use crate::handlers::{Answer, Refusal, Shop};
 use crate::pages;
 use crate::pages::account::{Account, Device};
 use crate::preferences::{Preferences, Text};
-use crate::visitor::{Visit, Visitor, note, note_about};
+use crate::visitor::{USER, Visit, Visitor, note, note_about};
 
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -29,6 +30,38 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// borrowed telephone must not be enough to lock its owner out (ASVS 7.5.2, 7.5.3). Others are sent to
 /// `/account/confirm`.
 pub(crate) type Fresh = FreshlySignedIn<600>;
+
+/// Somebody who is signed in to an account of this shop. A session may have begun at another one on the same
+/// store, or before a restart: then they are asked to sign in here.
+#[derive(Debug)]
+pub(crate) struct Customer(SignedIn);
+
+impl FromRequestParts<Shop> for Customer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Response> {
+        let user = <SignedIn as FromRequestParts<Shop>>::from_request_parts(parts, shop);
+        let user = user.await.map_err(IntoResponse::into_response)?;
+        if !shop.accounts.has(user.owner()) {
+            return Err(Redirect::to("/sign-in?next=/account").into_response());
+        }
+        Ok(Self(user))
+    }
+}
+
+/// The same, when they have just shown their password.
+#[derive(Debug)]
+pub(crate) struct FreshCustomer(SignedIn);
+
+impl FromRequestParts<Shop> for FreshCustomer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Response> {
+        Customer::from_request_parts(parts, shop).await?;
+        let fresh = Fresh::from_request_parts(parts, shop).await;
+        Ok(Self(fresh.map_err(IntoResponse::into_response)?.0))
+    }
+}
 
 /// The key of the device's name. It is a value of each session, so that its owner can tell them apart.
 const DEVICE: &str = "device";
@@ -60,9 +93,10 @@ pub(crate) struct Next {
 
 pub(crate) async fn sign_in_form(
     visit: Visit,
+    State(shop): State<Shop>,
     Query(Next { next }): Query<Next>,
 ) -> Answer<Markup> {
-    if visit.session.owner().is_some() {
+    if is_customer(&visit.session, &shop) {
         return Err(Refusal::Elsewhere("/account"));
     }
     let visitor = Visitor::of(&visit.session)?;
@@ -76,13 +110,17 @@ pub(crate) async fn sign_in_form(
     ))
 }
 
+fn is_customer(session: &Session, shop: &Shop) -> bool {
+    session.owner().is_some_and(|id| shop.accounts.has(&id))
+}
+
 pub(crate) async fn sign_in(
     visit: Visit,
     State(shop): State<Shop>,
     Form(form): Form<Credentials>,
 ) -> Answer {
     let name = form.name.trim();
-    if !shop.accounts.check(name, &form.password).await {
+    let Some(id) = shop.accounts.check(name, &form.password).await else {
         let mut mistakes = Mistakes::default();
         // Which of the two is wrong is nobody's business.
         mistakes.note("password", WRONG);
@@ -91,8 +129,8 @@ pub(crate) async fn sign_in(
         // Any 4xx keeps password managers from saving a wrong password. Not 401, which must name an
         // HTTP authentication scheme (RFC 9110 section 15.5.2), and this form is none.
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-    }
-    let there = begin(&visit, &shop, name, form.remember.is_some())?;
+    };
+    let there = begin(&visit, &shop, &id, name, form.remember.is_some())?;
     note_about(
         &visit.session,
         Text("Welcome, {}.", "Willkommen, {}."),
@@ -105,8 +143,8 @@ pub(crate) async fn sign_in(
     Ok(Redirect::to(there).into_response())
 }
 
-pub(crate) async fn register_form(session: Session) -> Answer<Markup> {
-    if session.owner().is_some() {
+pub(crate) async fn register_form(session: Session, State(shop): State<Shop>) -> Answer<Markup> {
+    if is_customer(&session, &shop) {
         return Err(Refusal::Elsewhere("/account"));
     }
     let visitor = Visitor::of(&session)?;
@@ -126,17 +164,21 @@ pub(crate) async fn register(
     if let Some(mistake) = password_mistake(&form.password) {
         mistakes.note("password", mistake);
     }
-    if mistakes.is_empty() && !shop.accounts.register(name, &form.password).await {
-        mistakes.note(
-            "name",
-            Text("This name is taken.", "Dieser Name ist vergeben."),
-        );
+    let mut id = None;
+    if mistakes.is_empty() {
+        id = shop.accounts.register(name, &form.password).await;
+        if id.is_none() {
+            mistakes.note(
+                "name",
+                Text("This name is taken.", "Dieser Name ist vergeben."),
+            );
+        }
     }
-    if !mistakes.is_empty() {
+    let Some(id) = id else {
         let page = pages::account::register(&Visitor::of(&visit.session)?, name, &mistakes);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-    }
-    let there = begin(&visit, &shop, name, form.remember.is_some())?;
+    };
+    let there = begin(&visit, &shop, &id, name, form.remember.is_some())?;
     let text = Text(
         "Welcome, {}. Your account is open.",
         "Willkommen, {}. Ihr Konto ist offen.",
@@ -146,26 +188,27 @@ pub(crate) async fn register(
 }
 
 /// Makes the session that of somebody who has just shown who they are; where they go from here.
-fn begin(visit: &Visit, shop: &Shop, name: &str, remember: bool) -> Answer<&'static str> {
+fn begin(visit: &Visit, shop: &Shop, id: &str, name: &str, remember: bool) -> Answer<&'static str> {
     let session = &visit.session;
     // The guest's cart comes along, under a new token: one that somebody planted or saw before is
     // worth nothing from here on.
-    session.sign_in(name)?;
+    session.sign_in(id)?;
+    session.insert(USER, name)?;
     if remember {
         session.remember(REMEMBERED)?;
     }
     session.insert(DEVICE, &visit.device)?;
     // And what they had in it when they left, perhaps on another device.
-    let kept = shop.accounts.take_cart(name);
+    let kept = shop.accounts.take_cart(id);
     let mut cart = Typed::<Cart>::new(session)?;
     cart.update(move |cart| cart.merge(&kept))?;
     Ok(if cart.is_empty() { "/" } else { "/cart" })
 }
 
 pub(crate) async fn sign_out(session: Session, State(shop): State<Shop>) -> Answer<Redirect> {
-    if let Some(name) = session.owner() {
+    if let Some(id) = session.owner() {
         shop.accounts
-            .keep_cart(&name, &*Typed::<Cart>::new(&session)?);
+            .keep_cart(&id, &*Typed::<Cart>::new(&session)?);
     }
     leave(
         &session,
@@ -187,7 +230,7 @@ fn leave(session: &Session, text: Text) -> Answer<()> {
 }
 
 /// Others are sent to sign in first.
-pub(crate) async fn account(user: SignedIn, State(shop): State<Shop>) -> Answer<Markup> {
+pub(crate) async fn account(Customer(user): Customer, State(shop): State<Shop>) -> Answer<Markup> {
     account_page(&user, &shop, &Mistakes::default()).await
 }
 
@@ -224,7 +267,7 @@ pub(crate) async fn devices(shop: &Shop, owner: &str, here: &Session) -> Answer<
 }
 
 pub(crate) async fn confirm_form(
-    user: SignedIn,
+    Customer(user): Customer,
     Query(Next { next }): Query<Next>,
 ) -> Answer<Markup> {
     confirm_page(user.session(), &next, &Mistakes::default())
@@ -237,11 +280,15 @@ fn confirm_page(session: &Session, next: &str, mistakes: &Mistakes) -> Answer<Ma
 }
 
 pub(crate) async fn confirm(
-    user: SignedIn,
+    Customer(user): Customer,
     State(shop): State<Shop>,
     CsrfForm(form): CsrfForm<Credentials>,
 ) -> Answer {
-    if !shop.accounts.check(user.owner(), &form.password).await {
+    if !shop
+        .accounts
+        .check_password(user.owner(), &form.password)
+        .await
+    {
         let mut mistakes = Mistakes::default();
         mistakes.note("password", WRONG_PASSWORD);
         let page = confirm_page(user.session(), &form.next, &mistakes)?;
@@ -263,7 +310,7 @@ pub(crate) struct ChosenDevice {
 }
 
 pub(crate) async fn sign_out_device(
-    user: Fresh,
+    FreshCustomer(user): FreshCustomer,
     State(shop): State<Shop>,
     CsrfForm(form): CsrfForm<ChosenDevice>,
 ) -> Answer<Redirect> {
@@ -280,7 +327,7 @@ pub(crate) async fn sign_out_device(
 }
 
 pub(crate) async fn sign_out_others(
-    user: Fresh,
+    FreshCustomer(user): FreshCustomer,
     State(shop): State<Shop>,
     _: CsrfForm<()>,
 ) -> Answer<Redirect> {
@@ -303,12 +350,16 @@ pub(crate) struct Passwords {
 }
 
 pub(crate) async fn change_password(
-    user: SignedIn,
+    Customer(user): Customer,
     State(shop): State<Shop>,
     CsrfForm(form): CsrfForm<Passwords>,
 ) -> Answer {
     let mut mistakes = Mistakes::default();
-    if !shop.accounts.check(user.owner(), &form.current).await {
+    if !shop
+        .accounts
+        .check_password(user.owner(), &form.current)
+        .await
+    {
         mistakes.note("current", WRONG_PASSWORD);
     }
     if let Some(mistake) = password_mistake(&form.new) {
@@ -333,7 +384,7 @@ pub(crate) async fn change_password(
 }
 
 pub(crate) async fn close_account(
-    user: Fresh,
+    FreshCustomer(user): FreshCustomer,
     State(shop): State<Shop>,
     _: CsrfForm<()>,
 ) -> Answer {

@@ -47,9 +47,13 @@ pub(crate) async fn page(
     Query(chosen): Query<Chosen>,
 ) -> Answer<Markup> {
     let session = admin.session();
+    let devices = match shop.accounts.id(&chosen.user) {
+        Some(id) => devices(&shop, &id, session).await?,
+        None => Vec::new(),
+    };
     let overview = Overview {
         names: shop.accounts.names(),
-        devices: devices(&shop, &chosen.user, session).await?,
+        devices,
         user: chosen.user,
         paid: shop.payments.paid(),
         now: SystemTime::now(),
@@ -83,17 +87,18 @@ pub(crate) async fn sign_out_user(
     State(shop): State<Shop>,
     CsrfForm(chosen): CsrfForm<Chosen>,
 ) -> Answer<Redirect> {
-    let text = if chosen.user == admin.owner() {
+    let id = shop.accounts.id(&chosen.user).ok_or(Refusal::NotFound)?;
+    let text = if id == admin.owner() {
         shop.sessions.revoke_others(admin.session()).await?;
         Text(
             "{} is signed out everywhere else.",
             "{} ist sonst überall abgemeldet.",
         )
     } else {
-        shop.sessions.revoke_all(&chosen.user).await?;
+        shop.sessions.revoke_all(&id).await?;
         Text("{} is signed out everywhere.", "{} ist überall abgemeldet.")
     };
-    tracing::warn!(by = admin.owner(), user = chosen.user, "all sessions ended");
+    tracing::warn!(by = admin.owner(), user = id, "all sessions ended");
     note_about(admin.session(), text, &chosen.user)?;
     Ok(Redirect::to("/admin"))
 }

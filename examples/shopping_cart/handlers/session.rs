@@ -1,4 +1,7 @@
 //! What a page asks about its own session. All of it is for scripts: without them the next click tells.
+//!
+//! Nothing limits how many event streams are open at once, and each holds a connection: a shop on the internet
+//! limits them for each session, or in its proxy.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -12,7 +15,8 @@ use cloakroom::SignedIn;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use crate::handlers::Shop;
+use crate::handlers::{Answer, Shop};
+use crate::visitor::USER;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Left {
@@ -21,13 +25,13 @@ pub(crate) struct Left {
 }
 
 /// How long the session lasts unless it is used. The page asks each minute, which is no use of it.
-pub(crate) async fn left(user: SignedIn) -> Json<Left> {
+pub(crate) async fn left(user: SignedIn) -> Answer<Json<Left>> {
     let end = user.session().expires_at();
     let left = end.and_then(|end| end.duration_since(SystemTime::now()).ok());
-    Json(Left {
-        user: user.owner().to_owned(),
+    Ok(Json(Left {
+        user: user.session().get(USER)?.unwrap_or_default(),
         seconds: left.unwrap_or_default().as_secs(),
-    })
+    }))
 }
 
 /// Somebody is there and wants to stay: this one is use.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
+use cloakroom::MemoryStore;
 use cloakroom::test_util::TestClock;
 
 use super::client::Browser;
-use super::{ADA, GRACE, app, app_by, badge, register, with_cart};
+use super::{ADA, GRACE, app, app_by, app_on, badge, register, with_cart};
 
 /// S-36.
 #[tokio::test]
@@ -313,4 +314,50 @@ async fn a_session_that_is_over_says_so_kindly() {
         away.get(path).await.shows("You were away for a while");
         Browser::new(&app).get(path).await.hides("You were away");
     }
+}
+
+/// S-57: sessions outlive the process, accounts do not.
+#[tokio::test]
+async fn a_name_that_is_registered_again_after_a_restart_is_another_account() {
+    let store = MemoryStore::new();
+    let mut before = register(&app_on(store.clone()), "grace").await;
+    before.post("/cart/add", &[("product", "hat")]).await;
+    let app = app_on(store);
+    let mut after = register(&app, "grace").await;
+    before.move_to(&app);
+    let page = before.get("/cart").await;
+    page.shows(">grace</a>");
+    assert_eq!(badge(&page), "1");
+    before
+        .get("/account")
+        .await
+        .sends_to("/sign-in?next=/account");
+    before.get("/session/left").await.shows(r#""user":"grace""#);
+    let page = after.get("/account").await;
+    assert_eq!(page.text.matches("last seen").count(), 1);
+
+    // The cart that is kept at the sign-out is not hers.
+    before.post("/sign-out", &[]).await.sends_to("/");
+    let mut phone = Browser::new(&app);
+    assert_eq!(badge(&phone.submit("/sign-in", &GRACE).await), "0");
+
+    for path in ["/register", "/sign-in"] {
+        after.get(path).await.sends_to("/account");
+    }
+}
+
+#[tokio::test]
+async fn the_demonstration_is_signed_in_at_every_shop_on_the_store() {
+    let store = MemoryStore::new();
+    let mut ada = Browser::new(&app_on(store.clone()));
+    ada.post("/sign-in", &ADA).await;
+    let app = app_on(store);
+    ada.move_to(&app);
+    let mut phone = Browser::new(&app);
+    phone.post("/sign-in", &ADA).await;
+    let page = ada.get("/account").await;
+    assert_eq!(page.text.matches("last seen").count(), 2);
+    ada.post_own("/account/confirm", &[ADA[1]])
+        .await
+        .sends_to("/account");
 }

@@ -10,8 +10,7 @@ use cloakroom::{MemoryStore, SessionLayer};
 use super::client::Browser;
 use super::{ADA, GRACE, app, app_on, badge, register, with_cart};
 use crate::accounts::Administrator;
-use crate::app::Options;
-use crate::vacate;
+use crate::app::{MAX_DEVICES, Options, app_with};
 
 const ROOT: [(&str, &str); 2] = [("name", "root"), ("password", "root-4711")];
 const FORMS: [&str; 3] = [
@@ -21,17 +20,16 @@ const FORMS: [&str; 3] = [
 ];
 
 fn app_of_root(clock: &TestClock) -> Router {
-    app_of_root_on(MemoryStore::new(), clock)
+    let sessions = SessionLayer::builder(MemoryStore::new()).clock(clock.clone());
+    crate::app::app(sessions, options_of_root())
 }
 
-fn app_of_root_on(store: MemoryStore, clock: &TestClock) -> Router {
+fn options_of_root() -> Options {
     let [(_, name), (_, password)] = ROOT.map(|(field, value)| (field, value.to_owned()));
-    let options = Options {
+    Options {
         administrator: Some(Administrator { name, password }),
         ..Options::default()
-    };
-    let sessions = SessionLayer::builder(store).clock(clock.clone());
-    crate::app::app(sessions, options)
+    }
 }
 
 async fn root(app: &Router) -> Browser {
@@ -180,18 +178,135 @@ async fn administration_needs_a_fresh_sign_in() {
     ada.get("/account").await.sends_to("/sign-in?next=/account");
 }
 
-/// S-57: sessions outlive the process, accounts do not.
-#[tokio::test]
-async fn whoever_had_the_administrator_s_name_before_is_signed_out() {
+/// A customer who has registered the administrator's name at another shop on the same store, and the
+/// administrator.
+async fn namesakes(is_first: bool) -> (Router, Browser, Router, Browser) {
     let store = MemoryStore::new();
-    let mut customer = register(&app_on(store.clone()), "root").await;
-    assert_eq!(vacate(store.clone(), "root").await.ok(), Some(1));
-    customer.move_to(&app_of_root_on(store, &TestClock::new()));
-    assert_eq!(customer.get("/admin").await.status, StatusCode::NOT_FOUND);
+    let open = || app_with(store.clone(), options_of_root());
+    let other = app_on(store.clone());
+    let early = (!is_first).then(open);
+    let customer = register(&other, "root").await;
+    let app = early.unwrap_or_else(open);
+    let root = root(&app).await;
+    (other, customer, app, root)
+}
+
+/// S-57: shops that share a store do not share their accounts.
+#[tokio::test]
+async fn whoever_registers_the_administrator_s_name_at_another_shop_is_not_the_administrator() {
+    for is_first in [true, false] {
+        let (_, mut customer, app, mut root) = namesakes(is_first).await;
+        let device = id(&mut root).await;
+        let token = customer.csrf_token().await;
+        customer.move_to(&app);
+        customer.get("/").await.shows(">root</a>");
+        for path in ["/admin", "/admin?user=root"] {
+            let page = customer.get(path).await;
+            assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
+        }
+        let form = [
+            ("csrf_token", &*token),
+            ("device", &*device),
+            ("user", "root"),
+        ];
+        for path in FORMS {
+            let answer = customer.post(path, &form).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert_eq!(root.get("/admin").await.status, StatusCode::OK);
+    }
+}
+
+/// S-57.
+#[tokio::test]
+async fn the_administrator_s_account_is_out_of_reach_of_their_name_at_another_shop() {
+    for is_first in [true, false] {
+        let (_, mut customer, app, mut root) = namesakes(is_first).await;
+        let (hers, device) = (id(&mut customer).await, id(&mut root).await);
+        let token = customer.csrf_token().await;
+        customer.move_to(&app);
+        customer
+            .get("/account")
+            .await
+            .sends_to("/sign-in?next=/account");
+        customer.get("/sign-in").await.shows("<h1>Sign in</h1>");
+        let form = [
+            ("csrf_token", &*token),
+            ("device", &*device),
+            ("password", "cobol-1959"),
+            ("current", "cobol-1959"),
+            ("new", "cobol-2023"),
+        ];
+        for path in [
+            "/account/confirm",
+            "/account/sign-out",
+            "/account/sign-out-others",
+            "/account/password",
+            "/account/close",
+        ] {
+            let answer = customer.post(path, &form).await;
+            answer.sends_to("/sign-in?next=/account");
+        }
+        let page = customer
+            .post("/sign-in", &[ROOT[0], ("password", "cobol-1959")])
+            .await;
+        page.shows("Name or password is not right.");
+
+        // Nor is there anything of theirs in the account.
+        let page = root.get("/account").await;
+        assert_eq!(page.text.matches("last seen").count(), 1);
+        root.get("/admin?user=root").await.hides(&hers);
+        root.post("/sign-out", &[]).await;
+        root.post("/sign-in", &ROOT).await.sends_to("/");
+        assert_eq!(root.get("/admin").await.status, StatusCode::OK);
+    }
+}
+
+/// S-57, S-59.
+#[tokio::test]
+async fn what_becomes_of_an_account_at_one_shop_does_not_reach_its_name_at_another() {
+    let (other, mut customer, _, mut root) = namesakes(false).await;
+    for _ in 0..MAX_DEVICES {
+        let mut device = Browser::new(&other);
+        let form = [ROOT[0], ("password", "cobol-1959")];
+        device.post("/sign-in", &form).await.sends_to("/");
+        customer = device;
+    }
+    customer
+        .post_own("/account/sign-out-others", &[])
+        .await
+        .sends_to("/account");
+    let page = customer.post_own("/account/close", &[]).await;
+    page.shows("Your account is closed");
+    assert_eq!(root.get("/admin").await.status, StatusCode::OK);
+
+    let mut customer = register(&other, "root").await;
+    root.post_own("/admin/sign-out-user", &[("user", "root")])
+        .await
+        .sends_to("/admin");
+    assert_eq!(customer.get("/account").await.status, StatusCode::OK);
+    // The administrator of all sessions ends theirs, too.
+    let form = [("device", &*id(&mut customer).await)];
+    root.post_own("/admin/sign-out", &form)
+        .await
+        .sends_to("/admin");
     customer
         .get("/account")
         .await
         .sends_to("/sign-in?next=/account");
+}
+
+/// S-57.
+#[tokio::test]
+async fn nobody_of_a_name_that_no_account_has_can_be_signed_out() {
+    let app = app_of_root(&TestClock::new());
+    let mut root = root(&app).await;
+    for user in ["nobody", ""] {
+        let answer = root
+            .post_own("/admin/sign-out-user", &[("user", user)])
+            .await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{user}");
+    }
 }
 
 /// S-83.

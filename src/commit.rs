@@ -614,8 +614,7 @@ async fn update(
         let Record {
             expires, policy, ..
         } = stored.record;
-        // In a box, since it is kept while waiting.
-        let next = Box::new(next(context, draft, stored, rotation, now)?);
+        let next = next(context, draft, stored, rotation, now)?;
         match write(context, draft, &next, now).await? {
             Written::Done => {
                 turn.leave(&next.record);
@@ -630,7 +629,7 @@ async fn update(
                     context.tell(&SessionEvent::Replayed { session, count });
                 }
                 new_token(context, draft, id, outcome);
-                draft.settle(Some(*next), now);
+                draft.settle(Some(next), now);
                 return Ok(outcome);
             }
             Written::Gone | Written::Taken => return Ok(gone(context, id)),

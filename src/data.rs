@@ -37,8 +37,6 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
     // Taken, not borrowed: serializing may come back here.
     let mut buffer = BUFFER.take();
     let result = write(&mut buffer).map(|()| Json::from(&*buffer));
-    // What was written may be a secret of the application.
-    buffer.fill(0);
     buffer.clear();
     if buffer.capacity() <= KEEP {
         BUFFER.set(buffer);

@@ -222,7 +222,7 @@ impl Scan<'_> {
     }
 }
 
-/// How many bytes there are before the next quote, if it is one of the next eight and all before it
+/// How many bytes there are before the next quote, if it is one of the next sixteen and all before it
 /// are printable ASCII and no backslashes.
 ///
 /// In each byte of a word the highest bit tells whether the byte is one of those looked for. The
@@ -231,14 +231,23 @@ impl Scan<'_> {
 fn short(rest: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
-    let word = u64::from_le_bytes(*rest.first_chunk()?);
-    let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word & TOPS;
-    let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
-    let quotes = equal(b'"');
-    let first = quotes & quotes.wrapping_neg();
-    let others = equal(b'\\') | below(word, 0x20) | (word & TOPS);
-    let before = first.wrapping_sub(1);
-    (first != 0 && others & before == 0).then_some(first.trailing_zeros() as usize / 8)
+    for at in [0, 8] {
+        let word = u64::from_le_bytes(*rest.get(at..)?.first_chunk()?);
+        let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word & TOPS;
+        let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
+        let quotes = equal(b'"');
+        let first = quotes & quotes.wrapping_neg();
+        let others = equal(b'\\') | below(word, 0x20) | (word & TOPS);
+        // Without a quote this is all bits.
+        let before = first.wrapping_sub(1);
+        if others & before != 0 {
+            return None;
+        }
+        if first != 0 {
+            return Some(at + first.trailing_zeros() as usize / 8);
+        }
+    }
+    None
 }
 
 /// Whether all bytes are from 0x20 to 0x7f. Without an early exit, so that many are compared at once.

@@ -817,8 +817,14 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         Self {
-            create: Script::new(include_str!("redis/create.lua")),
-            update: Script::new(include_str!("redis/update.lua")),
+            create: Script::at_once(
+                include_str!("redis/create_at_once.lua"),
+                include_str!("redis/create.lua"),
+            ),
+            update: Script::at_once(
+                include_str!("redis/update_at_once.lua"),
+                include_str!("redis/update.lua"),
+            ),
             touch: Script::new(include_str!("redis/touch.lua")),
             sign_in: Script::new(include_str!("redis/sign_in.lua")),
             delete_by_owner: Script::new(include_str!("redis/delete_by_owner.lua")),
@@ -837,8 +843,13 @@ struct Script {
 
 impl Script {
     fn new(code: &str) -> Self {
+        Self::at_once("", code)
+    }
+
+    /// One whose usual case comes before all that the others need.
+    fn at_once(usual: &str, code: &str) -> Self {
         let common = include_str!("redis/common.lua");
-        let code = format!("{common}\nreturn run(function()\n{code}\nend)");
+        let code = format!("{usual}{common}\nreturn run(function()\n{code}\nend)");
         let hash = redis::Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }

@@ -9,6 +9,47 @@ use tower_http::csrf::CsrfLayer;
 
 use crate::support::{Server, Settings};
 
+/// S-81: not even to sign in, or another site could sign a visitor in as somebody else.
+#[tokio::test]
+async fn unsafe_requests_of_other_sites_never_reach_the_session() {
+    let server = Server::with(|b: Settings| b);
+    let client = server.visitor().await;
+    let app = server.router.clone().layer(CsrfLayer::new());
+    let here = "https://shop.example.com";
+    let sites = ["same-origin", "none", "same-site", "cross-site", "", "junk"];
+    let origins = ["", here, "https://evil.example", "null"];
+    let mut reached = 0;
+    for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+        for path in ["/login", "/write"] {
+            for (site, origin) in sites.into_iter().flat_map(|s| origins.map(|o| (s, o))) {
+                let mut request = Request::builder().method(&method).uri(path);
+                request = request.header(HOST, "shop.example.com");
+                for (name, value) in [("sec-fetch-site", site), ("origin", origin)] {
+                    if !value.is_empty() {
+                        request = request.header(name, value);
+                    }
+                }
+                let cookie = format!("__Host-id={}", client.the_token());
+                let request = request.header(COOKIE, cookie).body(Body::empty());
+                server.store.reset_counts();
+                let response = app.clone().oneshot(request.unwrap()).await.unwrap();
+                let is_ours = match site {
+                    "same-origin" | "none" => true,
+                    "" => origin.is_empty() || origin == here,
+                    _ => false,
+                };
+                let passes = method == Method::GET || is_ours;
+                let what = format!("{method} {path} {site:?} {origin:?}");
+                assert_eq!(response.status() != StatusCode::FORBIDDEN, passes, "{what}");
+                let loads = server.store.calls(Operation::Load);
+                assert!(passes || loads == 0, "{what}");
+                reached += loads;
+            }
+        }
+    }
+    assert!(reached > 0, "those of the site itself do");
+}
+
 /// S-82: what is exempt is exempt by its exact path, and an origin is trusted as scheme, host and port.
 /// What is refused does not reach the session.
 #[tokio::test]

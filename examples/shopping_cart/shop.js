@@ -9,29 +9,41 @@ const ending = document.querySelector("#ending");
 if (ending) {
   const stay = ending.querySelector("button");
   let events;
+  // A form of this page may end its session, and its answer says so better.
+  let leaving = false;
 
   const look = async () => {
     // Without a network nothing is known.
     const answer = await fetch("/session/left").catch(() => undefined);
+    const session = answer?.ok && (await answer.json().catch(() => undefined));
+    if (leaving) return;
     if (answer?.status === 401) {
       location.replace(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
-    } else if (answer?.ok) {
-      const { user, seconds } = await answer.json();
-      if (user !== ending.dataset.user) location.replace("/account");
-      ending.hidden = seconds > 120;
+    } else if (session) {
+      if (session.user !== ending.dataset.user) location.replace("/account");
+      ending.hidden = session.seconds > 120;
     }
   };
 
   // A browser has few connections for each site, so only pages that are seen hold one.
   const listen = () => {
     events?.close();
-    if (document.hidden) return;
+    if (document.hidden || leaving) return;
     events = new EventSource("/session/events");
     // The browser connects again by itself, unless the session is not there any more.
     events.onmessage = look;
     events.onerror = () => events.readyState === EventSource.CLOSED && look();
   };
 
+  document.addEventListener("submit", () => {
+    leaving = true;
+    events?.close();
+  });
+  // Back from there: the browser may have kept the page as it was.
+  addEventListener("pageshow", () => {
+    leaving = false;
+    listen();
+  });
   document.addEventListener("visibilitychange", () => {
     listen();
     if (!document.hidden) look();
@@ -43,5 +55,4 @@ if (ending) {
     // Nothing prolongs a session beyond its absolute timeout.
     stay.hidden = !ending.hidden;
   });
-  listen();
 }

@@ -92,21 +92,24 @@ async fn fill(path: &Path) {
     reader.execute_batch(read).unwrap();
     let mut kept = Vec::new();
     let mut refused = Vec::new();
-    // First what is large, and then what still fits in.
-    for size in [32 << 10, 0] {
+    // First what is large, and then what still fits in. A record takes more pages or fewer, as its id has
+    // it; in the end there is no room for the fewest.
+    for (size, last) in [(32 << 10, 1), (0, 64)] {
         let mut record = record(None);
         record.data = vec![b' '; size].into();
-        loop {
+        let mut in_a_row = 0;
+        while in_a_row < last {
             let id = random_id();
             match store.create(id, &record, NOW).await {
                 Ok(created) => {
                     assert_eq!(created, Create::Done);
                     kept.push((id, record.clone()));
+                    in_a_row = 0;
                 }
                 Err(error) => {
                     assert!(!error.is_corrupt(), "{}", chain(&error));
                     refused.push(id);
-                    break;
+                    in_a_row += 1;
                 }
             }
         }

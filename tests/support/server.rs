@@ -18,6 +18,8 @@ const KEEPER: &str = r#"
 trap '' INT TERM HUP PIPE
 export LC_ALL=C PATH="$PATH:/usr/sbin:/usr/local/sbin"
 cd / && umask 077 && home=$(mktemp -dt cloakroom-server.XXXXXX) || exit 1
+# MariaDB tidies up the folder for temporary files when it starts: also those of other servers.
+export TMPDIR="$home"
 pid=
 # The server and those that it has started, each of which may have a process group of its own.
 processes() {

@@ -109,11 +109,16 @@ where
                     }
                 },
                 StateProj::Running { inner } => {
-                    let mut response = ready!(inner.poll(cx))?;
+                    let polled = inner.poll(cx);
+                    if polled.is_pending() {
+                        return Poll::Pending;
+                    }
                     let session = this.request.close();
                     if !this.request.lazy.asked() {
-                        return Poll::Ready(Ok(response));
+                        // As it is: a response that is taken out and put back is moved twice.
+                        return polled;
                     }
+                    let mut response = ready!(polled)?;
                     // A handler that a session's error ended did not come to its end either.
                     let failed = response.extensions().get::<Error>().is_some();
                     let occasion = if failed || response.status().is_server_error() {
@@ -172,18 +177,24 @@ fn replace<B>(on_error: &impl ErrorResponse<B>, response: Response<B>) -> Respon
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
     lazy: LazySession,
+    /// The response is on its way, and its session finished.
+    sealed: bool,
 }
 
 impl OpenRequest {
     pub(crate) fn new(lazy: LazySession) -> Self {
-        Self { lazy }
+        Self {
+            lazy,
+            sealed: false,
+        }
     }
 
     fn close(&self) -> Option<&Session> {
         self.lazy.close()
     }
 
-    fn seal<B>(&self, response: &mut Response<B>, notice: &Notice) {
+    fn seal<B>(&mut self, response: &mut Response<B>, notice: &Notice) {
+        self.sealed = true;
         let Context { config, seal, .. } = &**self.lazy.context();
         let error = response.extensions().get::<Error>();
         if error.is_some_and(|error| error.challenge().is_some()) {
@@ -199,7 +210,8 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        if let Some(session) = self.close() {
+        let session = self.close().filter(|_| !self.sealed);
+        if let Some(session) = session {
             session.close();
         }
     }

@@ -106,23 +106,19 @@ impl Session {
     #[inline(always)]
     fn new(
         context: &Arc<Context>,
-        stored: Option<(Stored, Data)>,
+        stored: Option<Stored>,
+        data: Data,
         began: Timestamp,
         reopened: bool,
     ) -> Self {
-        let (stored, data) = match stored {
-            Some((stored, data)) => (Some(stored), data),
-            None => (None, Data::new()),
-        };
-        let record = stored.as_ref().map(|stored| &stored.record);
-        Self(Arc::new(Inner {
+        let mut inner = Arc::new(Inner {
             context: Arc::clone(context),
             reopened,
-            writing: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::const_new(()),
             state: Mutex::new(State {
-                is_new: record.is_none(),
-                owner: record.and_then(|record| record.owner.clone()),
-                draft: Draft::new(stored, began),
+                is_new: stored.is_none(),
+                owner: None,
+                draft: Draft::new(None, began),
                 data,
                 saving: 0,
                 signs_in: false,
@@ -132,12 +128,20 @@ impl Session {
                 notice: Notice::None,
                 closed: false,
             }),
-        }))
+        });
+        // What is stored is moved to its place, and not from whole to larger whole.
+        if let Some(inner) = Arc::get_mut(&mut inner) {
+            let state = inner.state.get_mut();
+            let state = state.unwrap_or_else(PoisonError::into_inner);
+            state.owner = stored.as_ref().and_then(|s| s.record.owner.clone());
+            state.draft.stored = stored;
+        }
+        Self(inner)
     }
 
     #[cfg(all(feature = "test-util", feature = "memory"))]
     pub(crate) fn empty(context: &Arc<Context>) -> Self {
-        Self::new(context, None, context.now(), false)
+        Self::new(context, None, Data::new(), context.now(), false)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

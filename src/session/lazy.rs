@@ -9,13 +9,17 @@ use tokio::sync::OnceCell;
 
 use super::Session;
 use super::client::recognise;
+use crate::clock::Timestamp;
 use crate::commit::Stored;
 use crate::context::Context;
 use crate::cookie::Candidates;
 use crate::data::Data;
 use crate::error::{Error, Result, StoreError};
 use crate::event::SessionEvent;
+use crate::id::SessionId;
+use crate::record::Record;
 use crate::seal::Ticket;
+use crate::token::Token;
 use crate::transport::Carried;
 use crate::visit::Visit;
 
@@ -188,19 +192,25 @@ async fn load(context: &Arc<Context>, carried: &Carried, visit: Option<&Visit>) 
     } else {
         context.deadline(find_one(context, &candidates)).await?
     };
-    let client = recognise(context, visit, found.as_ref())?;
+    let client = recognise(context, visit, found.as_ref().map(|(_, session)| session))?;
     let found = found.filter(|_| !client.refused);
-    if let Some(session) = found.as_ref().and_then(Session::id) {
-        context.tell(&SessionEvent::Loaded { session });
-    }
-    let session = found.unwrap_or_else(|| Session::new(context, None, context.now(), false));
+    let session = match found {
+        Some((id, session)) => {
+            context.tell(&SessionEvent::Loaded { session: id });
+            session
+        }
+        None => Session::new(context, None, Data::new(), context.now(), false),
+    };
     session.note_client(client);
     Ok(session)
 }
 
 /// Looks up the one live session among those that a request has tokens of.
-async fn find_one(context: &Arc<Context>, candidates: &Candidates<'_>) -> Result<Option<Session>> {
-    let mut found: Option<Session> = None;
+async fn find_one(
+    context: &Arc<Context>,
+    candidates: &Candidates<'_>,
+) -> Result<Option<(SessionId, Session)>> {
+    let mut found: Option<(SessionId, Session)> = None;
     // By number, since an iterator would be kept while waiting.
     let mut at = 0;
     while let Some(value) = candidates.get(at) {
@@ -209,18 +219,19 @@ async fn find_one(context: &Arc<Context>, candidates: &Candidates<'_>) -> Result
             context.tell(&SessionEvent::Forged {});
             continue;
         };
-        let Some(next) = find(context, &mut ticket, false).await? else {
+        let Some(session) = find(context, &mut ticket, false).await? else {
             continue;
         };
+        let id = ticket.token.id();
         match &found {
-            Some(first) if first.id() != next.id() => {
-                let sessions = [first.id(), next.id()].map(|id| id.expect("it is stored"));
+            Some((first, _)) if *first != id => {
+                let sessions = [*first, id];
                 context.tell(&SessionEvent::DuplicateCookies { sessions });
                 return Ok(None);
             }
             // A replaced token in its grace, besides the current one.
-            Some(_) if !next.has_current_token() => {}
-            _ => found = Some(next),
+            Some(_) if !session.has_current_token() => {}
+            _ => found = Some((id, session)),
         }
     }
     Ok(found)
@@ -239,7 +250,19 @@ pub(super) async fn find(
         Some(record) => Ok(Some(*record)),
         None => context.store.load(ticket.token.id(), now).await,
     };
-    let token = ticket.token;
+    open(context, ticket.token, loaded, now, reopened)
+}
+
+/// The session of what a store answered, if the token opens it.
+// Not part of the future around it: what is moved about there is handed over here.
+#[inline(never)]
+fn open(
+    context: &Arc<Context>,
+    token: Token,
+    loaded: Result<Option<Record>, StoreError>,
+    now: Timestamp,
+    reopened: bool,
+) -> Result<Option<Session>> {
     let session = token.id();
     // Reported, and nobody's session (S-74).
     let damaged = |error: StoreError| {
@@ -247,7 +270,7 @@ pub(super) async fn find(
         context.tell(&SessionEvent::Corrupt { session, error });
     };
     let record = match loaded {
-        Ok(Some(record)) => record,
+        Ok(Some(ref record)) => record,
         Ok(None) => {
             context.tell(&SessionEvent::Unknown { session });
             return Ok(None);
@@ -269,24 +292,18 @@ pub(super) async fn find(
         context.tell(&event);
         return Ok(None);
     }
-    if !record.is_live(context.config.policy_of(&record), now) {
+    if !record.is_live(context.config.policy_of(record), now) {
         context.tell(&SessionEvent::Expired { session });
         return Ok(None);
     }
     match Data::parse(Arc::clone(&record.data)) {
         Ok(data) => {
-            let stored = Stored {
+            let stored = loaded.ok().flatten().map(|record| Stored {
                 record,
                 token,
                 digest,
-            };
-            // Built here: what is handed up from future to future is then one pointer.
-            Ok(Some(Session::new(
-                context,
-                Some((stored, data)),
-                now,
-                reopened,
-            )))
+            });
+            Ok(Some(Session::new(context, stored, data, now, reopened)))
         }
         Err(error) => {
             damaged(StoreError::corrupt(error));

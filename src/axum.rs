@@ -115,12 +115,9 @@ fn plain(status: StatusCode) -> String {
     status.canonical_reason().unwrap_or_default().to_owned()
 }
 
-fn lazy(parts: &Parts) -> Result<LazySession, SessionRejection> {
-    parts
-        .extensions
-        .get::<LazySession>()
-        .cloned()
-        .ok_or(SessionRejection::MissingLayer)
+fn lazy(parts: &Parts) -> Result<&LazySession, SessionRejection> {
+    let lazy = parts.extensions.get();
+    lazy.ok_or(SessionRejection::MissingLayer)
 }
 
 async fn load(parts: &Parts) -> Result<Session, SessionRejection> {
@@ -136,7 +133,7 @@ impl<S: Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        lazy(parts)
+        lazy(parts).cloned()
     }
 }
 

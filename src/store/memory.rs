@@ -286,19 +286,8 @@ impl ByUse {
             anonymous,
             signed_in,
         } = self;
-        let found = signed_in.records.to_back(&id);
-        found.or_else(|| anonymous.records.to_back(&id))
-    }
-
-    /// Puts a record in the place of the session's earlier one, as the most recently used.
-    fn insert(&mut self, id: SessionId, record: Record) -> Option<Record> {
-        let shelf = self.shelf_for(&record);
-        if let Some(current) = shelf.records.to_back(&id) {
-            return Some(mem::replace(current, record));
-        }
-        let old = self.remove(id);
-        self.shelf_for(&record).insert(id, record);
-        old
+        let found = signed_in.used(id);
+        found.or_else(|| anonymous.used(id))
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Record> {
@@ -322,6 +311,14 @@ impl Shelf {
     fn insert(&mut self, id: SessionId, record: Record) {
         self.records.insert(id, record);
         self.peak = self.peak.max(self.records.len());
+    }
+
+    fn used(&mut self, id: SessionId) -> Option<&mut Record> {
+        // Asked of both shelves, and often one is empty: then nothing is hashed.
+        if self.records.is_empty() {
+            return None;
+        }
+        self.records.to_back(&id)
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Record> {
@@ -394,19 +391,19 @@ impl Sessions {
         if self.live(id, now).is_some() {
             return Create::Taken;
         }
-        self.put(id, record.clone());
+        self.insert(id, record.clone());
         self.evict(id, now);
         Create::Done
     }
 
     /// The record, if it is live, which counts as used.
-    fn live(&mut self, id: SessionId, now: Timestamp) -> Option<&Record> {
-        self.delete_expired(now, Self::SWEPT_AT_ONCE);
-        if self.by_use.get(id)?.expires <= now {
+    fn live(&mut self, id: SessionId, now: Timestamp) -> Option<&mut Record> {
+        let swept = self.delete_expired(now, Self::SWEPT_AT_ONCE);
+        // If fewer were found than may be removed, no expired one is left.
+        if swept == Self::SWEPT_AT_ONCE && self.by_use.get(id)?.expires <= now {
             self.remove(id);
-            return None;
         }
-        self.by_use.used(id).map(|record| &*record)
+        self.by_use.used(id)
     }
 
     fn update(
@@ -421,18 +418,20 @@ impl Sessions {
             Some(current) if current.version != expected => {
                 return Update::Conflict(current.clone());
             }
-            Some(_) => {}
+            Some(current) if current.owner == record.owner => {
+                let old = mem::replace(current, record.clone());
+                self.bytes -= cost(&old);
+                self.bytes += cost(record);
+                self.move_expiry(id, old.expires, record.expires);
+            }
+            Some(_) => self.replace(id, record.clone()),
         }
-        self.put(id, record.clone());
         self.evict(id, now);
         Update::Done
     }
 
     fn touch(&mut self, id: SessionId, expires: Timestamp, now: Timestamp) -> bool {
-        if self.live(id, now).is_none() {
-            return false;
-        }
-        let Some(record) = self.by_use.used(id) else {
+        let Some(record) = self.live(id, now) else {
             return false;
         };
         record.seen = record.seen.max(now);
@@ -484,7 +483,7 @@ impl Sessions {
                 self.remove(*oldest);
             }
         }
-        self.put(id, record.clone());
+        self.replace(id, record.clone());
         self.evict(id, now);
         SignIn::Done
     }
@@ -568,21 +567,18 @@ impl Sessions {
         }
     }
 
-    /// Stores a record, as the most recently used one.
-    fn put(&mut self, id: SessionId, record: Record) {
-        let owner = record.owner.clone();
-        let expires = record.expires;
+    /// Stores the record of a session that has none, as the most recently used one.
+    fn insert(&mut self, id: SessionId, record: Record) {
         self.bytes += cost(&record);
-        let Some(old) = self.by_use.insert(id, record) else {
-            self.by_expiry.insert((expires, id));
-            return self.list(id, owner.as_ref());
-        };
-        self.bytes -= cost(&old);
-        self.move_expiry(id, old.expires, expires);
-        if old.owner != owner {
-            self.unlist(id, old.owner.as_ref());
-            self.list(id, owner.as_ref());
-        }
+        self.by_expiry.insert((record.expires, id));
+        self.list(id, record.owner.as_ref());
+        self.by_use.shelf_for(&record).insert(id, record);
+    }
+
+    /// Stores a record in the place of the session's earlier one, if it has one.
+    fn replace(&mut self, id: SessionId, record: Record) {
+        self.remove(id);
+        self.insert(id, record);
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Record> {

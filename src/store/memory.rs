@@ -1,5 +1,6 @@
 //! Sessions in this process's memory.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -246,7 +247,9 @@ impl SessionStore for MemoryStore {
 struct Sessions {
     bounds: MemoryStoreBuilder,
     by_use: ByUse,
-    by_expiry: BTreeSet<(Timestamp, SessionId)>,
+    /// From the last to end to the first: the tree is searched from there, and whoever begins or goes on
+    /// ends after most others.
+    by_expiry: BTreeSet<Reverse<(Timestamp, SessionId)>>,
     /// By the hash of the owner, which is smaller and sooner compared. Two owners may have one hash: the
     /// record says whose the session is.
     by_owner: BTreeSet<(u64, SessionId)>,
@@ -498,10 +501,12 @@ impl Sessions {
     }
 
     fn remove_first_expired(&mut self, now: Timestamp) -> bool {
-        match self.by_expiry.first() {
-            Some(&(expires, id)) if expires <= now => self.remove(id).is_some(),
-            _ => false,
+        match self.by_expiry.last() {
+            Some(Reverse((expires, _))) if *expires <= now => {}
+            _ => return false,
         }
+        let first = self.by_expiry.pop_last();
+        first.and_then(|Reverse((_, id))| self.take(id)).is_some()
     }
 
     fn list_by_owner(&mut self, owner: &str, now: Timestamp) -> Vec<(SessionId, Record)> {
@@ -575,7 +580,7 @@ impl Sessions {
     /// Stores the record of a session that has none, as the most recently used one.
     fn insert(&mut self, id: SessionId, record: Record) {
         self.bytes += cost(&record);
-        self.by_expiry.insert((record.expires, id));
+        self.by_expiry.insert(Reverse((record.expires, id)));
         self.list(id, record.owner.as_ref());
         self.by_use.shelf_for(&record).insert(id, record);
     }
@@ -587,17 +592,23 @@ impl Sessions {
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Record> {
+        let record = self.take(id)?;
+        self.by_expiry.remove(&Reverse((record.expires, id)));
+        Some(record)
+    }
+
+    /// Removes a session from everywhere but `by_expiry`.
+    fn take(&mut self, id: SessionId) -> Option<Record> {
         let record = self.by_use.remove(id)?;
         self.bytes -= cost(&record);
-        self.by_expiry.remove(&(record.expires, id));
         self.unlist(id, record.owner.as_ref());
         Some(record)
     }
 
     fn move_expiry(&mut self, id: SessionId, from: Timestamp, to: Timestamp) {
         if from != to {
-            self.by_expiry.insert((to, id));
-            self.by_expiry.remove(&(from, id));
+            self.by_expiry.insert(Reverse((to, id)));
+            self.by_expiry.remove(&Reverse((from, id)));
         }
     }
 
@@ -686,7 +697,7 @@ mod tests {
                 .all(|r| r.owner.is_some())
         );
         let by_expiry = records()
-            .map(|(id, record)| (record.expires, *id))
+            .map(|(id, record)| Reverse((record.expires, *id)))
             .collect();
         let hash = |owner: &Arc<str>| sessions.owner_hash.hash_one(owner);
         let by_owner =

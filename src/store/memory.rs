@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashlink::LinkedHashMap;
+use hashlink::{DefaultHashBuilder, LinkedHashMap};
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -253,7 +253,7 @@ struct Sessions {
     /// By the hash of the owner, which is smaller and sooner compared. Two owners may have one hash: the
     /// record says whose the session is.
     by_owner: BTreeSet<(u64, SessionId)>,
-    owner_hash: RandomState,
+    owner_hash: DefaultHashBuilder,
     /// When an owner's sessions were revoked, and which was spared.
     revoked: HashMap<Arc<str>, Revoked>,
     bytes: usize,
@@ -389,7 +389,7 @@ impl Sessions {
             by_use: ByUse::default(),
             by_expiry: BTreeSet::new(),
             by_owner: BTreeSet::new(),
-            owner_hash: RandomState::new(),
+            owner_hash: DefaultHashBuilder::default(),
             revoked: HashMap::new(),
             bytes: 0,
         }

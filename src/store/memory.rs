@@ -247,8 +247,8 @@ impl SessionStore for MemoryStore {
 struct Sessions {
     bounds: MemoryStoreBuilder,
     by_use: ByUse,
-    /// From the last to end to the first: the tree is searched from there, and whoever begins or goes on
-    /// ends after most others.
+    /// The last to end comes first: there the search for a place begins, and a session that begins or
+    /// goes on ends after most others.
     by_expiry: BTreeSet<Reverse<(Timestamp, SessionId)>>,
     /// By the hash of the owner, which is smaller and sooner compared. Two owners may have one hash: the
     /// record says whose the session is.
@@ -990,11 +990,11 @@ mod tests {
             let record = record(9, Some(owner), 0);
             let _ = store.create(id(n), &record, at(0)).await.unwrap();
         }
-        let mut sessions = store.lock();
-        let hash = sessions.owner_hash.hash_one("ada");
-        sessions.by_owner.insert((hash, id(2)));
-        drop(sessions);
-
+        {
+            let mut sessions = store.lock();
+            let hash = sessions.owner_hash.hash_one("ada");
+            sessions.by_owner.insert((hash, id(2)));
+        }
         let listed = store.list_by_owner("ada", at(0)).await.unwrap();
         assert_eq!(listed.len(), 1);
         let mut new = record(9, Some("ada"), 0);

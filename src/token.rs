@@ -55,14 +55,7 @@ impl Token {
 
     /// Reads a token's only spelling; anything else is `None`.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        if text.len() != TEXT_LEN {
-            return None;
-        }
-        let mut bytes = [0; TOKEN_LEN];
-        if !base64url::decode(text, &mut bytes) {
-            return None;
-        }
-        Some(Self::from_bytes(&bytes))
+        base64url::decode(text).map(|bytes| Self::from_bytes(&bytes))
     }
 
     /// Appends the token's text.

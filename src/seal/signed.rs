@@ -21,10 +21,7 @@ impl Signed {
     }
 
     pub(super) fn open(&self, value: &[u8]) -> Option<Token> {
-        let mut bytes = [0; TOKEN_LEN + MAC_LEN];
-        if !base64url::decode(value, &mut bytes) {
-            return None;
-        }
+        let bytes: [u8; TOKEN_LEN + MAC_LEN] = base64url::decode(value)?;
         let (token, mac) = bytes.split_first_chunk()?;
         // In constant time (S-78).
         let made_it = |key: &Hmac<Sha256>| {

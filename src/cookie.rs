@@ -40,11 +40,11 @@ impl<'a> Candidates<'a> {
             let mut from = 0;
             // Cookies of other names are not even split: a line may have hundreds.
             while let Some(at) = find(name, &line[from..]) {
-                let start = from + at;
-                let pair = first_pair(&line[start..]);
-                from = start + pair.len();
-                if begins_pair(&line[..start])
-                    && let Some(value) = value(trim(pair), name.needle())
+                let (before, rest) = line.split_at(from + at);
+                let rest = first_pair(&rest[name.needle().len()..]);
+                from = before.len() + name.needle().len() + rest.len();
+                if begins_pair(before)
+                    && let Some(value) = value(rest)
                     && fits(value)
                 {
                     found.add(value);
@@ -55,16 +55,21 @@ impl<'a> Candidates<'a> {
     }
 
     fn add(&mut self, value: &'a [u8]) {
-        if self.iter().any(|known| known == value) {
-            return;
+        for place in &mut self.values {
+            match place {
+                None => {
+                    *place = Some(value);
+                    return;
+                }
+                Some(known) if *known == value => return,
+                Some(_) => {}
+            }
         }
-        match self.values.iter_mut().find(|place| place.is_none()) {
-            Some(free) => *free = Some(value),
-            None => self.overflow = true,
-        }
+        self.overflow = true;
     }
 
     /// The values, in the order sent.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
         self.values.into_iter().flatten()
     }
@@ -110,9 +115,8 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The value of `pair` if its name is `name`.
-fn value<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let rest = pair.strip_prefix(name)?;
+/// The value of a pair of which this stands behind the name; `None` if the name goes on.
+fn value(rest: &[u8]) -> Option<&[u8]> {
     let at = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
     Some(trim(rest[at..].strip_prefix(b"=")?))
 }
@@ -236,7 +240,8 @@ impl Template {
             .split(|&byte| byte == b';')
             .next()
             .unwrap_or_default();
-        value(trim(pair), self.name.as_bytes()).is_some()
+        let rest = trim(pair).strip_prefix(self.name.as_bytes());
+        rest.and_then(value).is_some()
     }
 }
 
@@ -336,7 +341,7 @@ mod tests {
             let line = line.concat().into_bytes();
             let mut expected: Vec<&[u8]> = Vec::new();
             for pair in line.split(|&byte| byte == b';') {
-                let found = value(trim(pair), b"id");
+                let found = trim(pair).strip_prefix(b"id").and_then(value);
                 expected.extend(found.filter(|value| !expected.contains(value)));
             }
             expected.truncate(MAX_CANDIDATES);

@@ -8,12 +8,14 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::InvalidJson;
 
 mod scan;
+
+use scan::Member;
 
 /// A key as the application names it.
 pub(crate) type Key = Cow<'static, str>;
@@ -44,13 +46,15 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
     result
 }
 
-/// The values of a session, sorted by key.
+/// The values of a session.
 ///
 /// Loaded values stay where they are, in the record's bytes; only what a handler sets is a buffer of
 /// its own.
 #[derive(Clone)]
 pub(crate) struct Data {
+    /// An object as this crate writes it.
     source: Arc<[u8]>,
+    /// Sorted by key.
     entries: Vec<Entry>,
     /// The length of the encoded object.
     size: usize,
@@ -58,96 +62,46 @@ pub(crate) struct Data {
     encoded: bool,
 }
 
-/// The encoded object without members.
-pub(crate) const EMPTY: &[u8] = b"{}";
-
 #[derive(Clone)]
-struct Entry {
-    key: Text,
-    value: Value,
-}
-
-#[derive(Clone)]
-enum Text {
-    Loaded(Range<usize>),
-    Own(Key),
-}
-
-#[derive(Clone)]
-enum Value {
-    Loaded(Range<usize>),
-    Own(Json),
-}
-
-impl Text {
-    fn get<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Loaded(range) => &source[range.clone()],
-            Self::Own(key) => key.as_bytes(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Loaded(range) => range.len(),
-            Self::Own(key) => key.len(),
-        }
-    }
-
-    /// Appends the key as a JSON string.
-    fn write(&self, out: &mut Vec<u8>, source: &[u8]) {
-        match self {
-            // A loaded key has no escapes, so it stands there as it would be written.
-            Self::Loaded(range) => out.extend_from_slice(&source[range.start - 1..=range.end]),
-            Self::Own(key) => write_quoted(out, key.as_bytes()),
-        }
-    }
+enum Entry {
+    Loaded(Member),
+    Own(Key, Json),
 }
 
 impl Entry {
+    fn key<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Loaded(member) => &source[member.key()],
+            Self::Own(key, _) => key.as_bytes(),
+        }
+    }
+
+    fn value<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Loaded(member) => &source[member.value()],
+            Self::Own(_, json) => json,
+        }
+    }
+
     /// How many bytes the member takes.
     fn len(&self, source: &[u8]) -> usize {
-        quoted_len(self.key.get(source)) + 1 + self.value.get(source).len()
-    }
-
-    /// Where the member stands as it would be written.
-    fn in_place(&self) -> Option<Range<usize>> {
-        match (&self.key, &self.value) {
-            // Between them are the closing quote and the colon.
-            (Text::Loaded(key), Value::Loaded(value)) if key.end + 2 == value.start => {
-                Some(key.start - 1..value.end)
-            }
-            _ => None,
-        }
-    }
-
-    /// Appends the member.
-    fn write(&self, out: &mut Vec<u8>, source: &[u8]) {
-        self.key.write(out, source);
-        out.push(b':');
-        out.extend_from_slice(self.value.get(source));
+        member_len(self.key(source), self.value(source).len())
     }
 }
 
-impl Value {
-    fn get<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Loaded(range) => &source[range.clone()],
-            Self::Own(json) => json,
-        }
-    }
-}
+/// The encoded object without members.
+pub(crate) const EMPTY: &[u8] = b"{}";
 
 /// A value of its own reference count.
 pub(crate) struct Held {
-    source: Arc<[u8]>,
-    value: Value,
+    text: Arc<[u8]>,
+    range: Range<usize>,
 }
 
 impl Held {
     /// The value's JSON text.
     pub(crate) fn json(&self) -> &[u8] {
-        self.value.get(&self.source)
+        &self.text[self.range.clone()]
     }
 }
 
@@ -167,27 +121,36 @@ impl Data {
     /// Skipping uses neither recursion nor memory in proportion to what the bytes claim, so damaged
     /// or hostile data costs no more than its length (S-74).
     pub(crate) fn parse(source: Arc<[u8]>) -> Result<Self, InvalidJson> {
-        Self::index(source).map_err(|error| InvalidJson::new(&error))
+        match index(&source) {
+            Some(entries) => Ok(Self {
+                size: source.len(),
+                source,
+                entries,
+                encoded: true,
+            }),
+            None => Self::rewrite(&source).map_err(|error| InvalidJson::new(&error)),
+        }
     }
 
-    fn index(source: Arc<[u8]>) -> serde_json::Result<Self> {
-        let (mut entries, size, encoded) = entries(&source)?;
-        // What we wrote is sorted already; another writer's object need not be.
-        if !encoded {
-            let by_key = |a: &Entry, b: &Entry| a.key.get(&source).cmp(b.key.get(&source));
-            entries.sort_by(by_key);
-            if entries
-                .windows(2)
-                .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
-            {
-                return Err(serde::de::Error::custom("the object names a key twice"));
-            }
+    /// Reads an object that this crate would write otherwise: another writer's.
+    #[cold]
+    fn rewrite(source: &[u8]) -> serde_json::Result<Self> {
+        let mut json = serde_json::Deserializer::from_slice(source);
+        let mut entries = json.deserialize_map(Members)?;
+        json.end()?;
+        let by_key = |a: &Entry, b: &Entry| a.key(&[]).cmp(b.key(&[]));
+        entries.sort_by(by_key);
+        if entries
+            .windows(2)
+            .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
+        {
+            return Err(serde::de::Error::custom("the object names a key twice"));
         }
+        let members: usize = entries.iter().map(|entry| entry.len(&[])).sum();
         Ok(Self {
-            source,
+            size: EMPTY.len() + members + entries.len().saturating_sub(1),
             entries,
-            size,
-            encoded,
+            ..Self::new()
         })
     }
 
@@ -201,7 +164,7 @@ impl Data {
 
     fn search(&self, key: &str) -> Result<usize, usize> {
         self.entries
-            .binary_search_by(|entry| entry.key.get(&self.source).cmp(key.as_bytes()))
+            .binary_search_by(|entry| entry.key(&self.source).cmp(key.as_bytes()))
     }
 
     /// Where a key is.
@@ -211,41 +174,38 @@ impl Data {
         if self.entries.len() > FEW {
             return self.search(key).ok();
         }
-        let same =
-            |known: &Text| known.len() == key.len() && known.get(&self.source) == key.as_bytes();
-        self.entries.iter().position(|entry| same(&entry.key))
+        let same = |entry: &Entry| entry.key(&self.source) == key.as_bytes();
+        self.entries.iter().position(same)
     }
 
     /// The JSON text of a key's value.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         let at = self.find(key)?;
-        Some(self.entries[at].value.get(&self.source))
+        Some(self.entries[at].value(&self.source))
     }
 
     /// A key's value for longer than the data is borrowed.
     pub(crate) fn hold(&self, key: &str) -> Option<Held> {
-        let at = self.find(key)?;
-        let value = self.entries[at].value.clone();
-        Some(Held {
-            source: Arc::clone(&self.source),
-            value,
-        })
+        let (text, range) = match &self.entries[self.find(key)?] {
+            Entry::Loaded(member) => (&self.source, member.value()),
+            Entry::Own(_, json) => (json, 0..json.len()),
+        };
+        let text = Arc::clone(text);
+        Some(Held { text, range })
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
         self.encoded = false;
         match self.position(&key) {
             Ok(at) => {
-                let old = mem::replace(&mut self.entries[at].value, Value::Own(json));
-                self.size += self.entries[at].value.get(&self.source).len();
-                self.size -= old.get(&self.source).len();
+                self.size += json.len();
+                let old = mem::replace(&mut self.entries[at], Entry::Own(key, json));
+                self.size -= old.value(&self.source).len();
             }
             Err(at) => {
-                self.size += quoted_len(key.as_bytes()) + 1 + json.len();
-                self.size += usize::from(self.len() > 0);
-                let key = Text::Own(key);
-                let value = Value::Own(json);
-                self.entries.insert(at, Entry { key, value });
+                let entry = Entry::Own(key, json);
+                self.size += entry.len(&self.source) + usize::from(self.len() > 0);
+                self.entries.insert(at, entry);
             }
         }
     }
@@ -290,7 +250,7 @@ impl Data {
         // Keys come from JSON text or from `str`, so nothing is ever replaced here.
         self.entries
             .iter()
-            .map(|entry| String::from_utf8_lossy(entry.key.get(&self.source)))
+            .map(|entry| String::from_utf8_lossy(entry.key(&self.source)))
     }
 
     /// How many bytes [`encode`](Self::encode) would make.
@@ -302,7 +262,7 @@ impl Data {
     pub(crate) fn encoded_len_with(&self, key: &str, len: usize) -> usize {
         match self.get(key) {
             Some(old) => self.size - old.len() + len,
-            None => self.size + quoted_len(key.as_bytes()) + 1 + len + usize::from(self.len() > 0),
+            None => self.size + member_len(key.as_bytes(), len) + usize::from(self.len() > 0),
         }
     }
 
@@ -316,19 +276,21 @@ impl Data {
             // Members that stand together as loaded are copied together.
             let mut run = 0..0;
             for entry in &self.entries {
-                let place = entry.in_place();
-                if let Some(place) = &place
-                    && place.start == run.end + 1
-                    && !run.is_empty()
-                {
-                    run.end = place.end;
-                    continue;
-                }
-                copy_run(out, &self.source[run]);
-                run = place.unwrap_or_default();
-                if run.is_empty() {
-                    begin_member(out);
-                    entry.write(out, &self.source);
+                match entry {
+                    Entry::Loaded(member) if run.end + 1 == member.start && !run.is_empty() => {
+                        run.end = member.end;
+                    }
+                    Entry::Loaded(member) => {
+                        copy_run(out, &self.source[run]);
+                        run = member.start..member.end;
+                    }
+                    Entry::Own(key, json) => {
+                        copy_run(out, &self.source[mem::take(&mut run)]);
+                        begin_member(out);
+                        write_quoted(out, key.as_bytes());
+                        out.push(b':');
+                        out.extend_from_slice(json);
+                    }
                 }
             }
             copy_run(out, &self.source[run]);
@@ -378,6 +340,11 @@ fn write_quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
+/// How many bytes a member takes.
+fn member_len(key: &[u8], value: usize) -> usize {
+    quoted_len(key) + 1 + value
+}
+
 fn quoted_len(text: &[u8]) -> usize {
     let extra = |byte: &u8| match byte {
         b'"' | b'\\' => 1,
@@ -395,43 +362,25 @@ fn is_before(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The members of an object, in the order they stand in, how many bytes it takes encoded, and whether
-/// it is written as it would be encoded.
-fn entries(source: &[u8]) -> serde_json::Result<(Vec<Entry>, usize, bool)> {
+/// The members of an object that is written as this crate writes it: without spaces, its keys in order
+/// and without escapes.
+fn index(source: &[u8]) -> Option<Vec<Entry>> {
     // Most sessions have a few keys: one allocation.
-    let mut entries = Vec::with_capacity(8);
+    let mut entries = Vec::with_capacity(12);
     let (mut sorted, mut before) = (true, None);
-    let scanned = scan::members(source, |scan::Member { key, value }| {
-        let name = &source[key.clone()];
-        sorted &= before.is_none_or(|before| is_before(before, name));
-        before = Some(name);
-        entries.push(Entry {
-            key: Text::Loaded(key),
-            value: Value::Loaded(value),
-        });
-    });
-    if scanned.is_some() {
-        return Ok((entries, source.len(), sorted));
-    }
-    let mut json = serde_json::Deserializer::from_slice(source);
-    let entries = json.deserialize_map(Index(source))?;
-    json.end()?;
-    let members: usize = entries.iter().map(|entry| entry.len(source)).sum();
-    let size = EMPTY.len() + members + entries.len().saturating_sub(1);
-    Ok((entries, size, false))
+    scan::members(source, |member| {
+        let key = &source[member.key()];
+        sorted &= before.is_none_or(|before| is_before(before, key));
+        before = Some(key);
+        entries.push(Entry::Loaded(member));
+    })?;
+    sorted.then_some(entries)
 }
 
-/// Collects the members of an object as ranges of the text they stand in.
-struct Index<'a>(&'a [u8]);
+/// Collects the members of any object.
+struct Members;
 
-impl Index<'_> {
-    fn range(&self, part: &str) -> Range<usize> {
-        let start = part.as_ptr() as usize - self.0.as_ptr() as usize;
-        start..start + part.len()
-    }
-}
-
-impl<'de> Visitor<'de> for Index<'de> {
+impl<'de> Visitor<'de> for Members {
     type Value = Vec<Entry>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -439,47 +388,21 @@ impl<'de> Visitor<'de> for Index<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key_seed(Name(&self))? {
-            let value: &RawValue = map.next_value()?;
-            entries.push(Entry {
-                key,
-                value: Value::Loaded(self.range(value.get())),
-            });
+        let mut members = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+            let json = value.get().as_bytes().into();
+            members.push(Entry::Own(key.into(), json));
         }
-        Ok(entries)
-    }
-}
-
-/// Reads a key: where it stands, or, if it is written with escapes, as a text of its own.
-struct Name<'a>(&'a Index<'a>);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Text;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name<'_> {
-    type Value = Text;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Text, E> {
-        Ok(Text::Loaded(self.0.range(key)))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Text, E> {
-        Ok(Text::Own(key.to_owned().into()))
+        Ok(members)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(json: &str) -> Result<Data, InvalidJson> {
@@ -556,6 +479,48 @@ mod tests {
             again.keys().collect::<Vec<_>>(),
             data.keys().collect::<Vec<_>>()
         );
+    }
+
+    proptest! {
+        /// Whatever is set and removed, the data is what a map would be.
+        #[test]
+        fn changes_are_those_of_a_map(
+            loaded in prop::collection::btree_map("[a-d]{0,2}", 0..200_u8, 0..24),
+            reversed in any::<bool>(),
+            changes in prop::collection::vec(("[a-e\"]{0,2}", prop::option::of(0..200_u8)), 0..12),
+            kept in prop::option::of("[a-e]"),
+        ) {
+            let mut members: Vec<_> = loaded.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
+            if reversed {
+                members.reverse();
+            }
+            let mut data = parse(&format!("{{{}}}", members.join(","))).unwrap();
+            let mut map: BTreeMap<String, u8> = loaded;
+            for (key, value) in changes {
+                if let Some(value) = value {
+                    let json = json(&value.to_string());
+                    let expected = data.encoded_len_with(&key, json.len());
+                    data.set(key.clone().into(), json);
+                    prop_assert_eq!(data.encoded_len(), expected);
+                    map.insert(key, value);
+                } else {
+                    prop_assert_eq!(data.remove(&key), map.remove(&key).is_some());
+                }
+            }
+            if let Some(kept) = kept {
+                data.clear_but(&kept);
+                map.retain(|key, _| *key == kept);
+            }
+            prop_assert_eq!(encoded(&data), serde_json::to_string(&map).unwrap());
+            prop_assert_eq!(data.len(), map.len());
+            prop_assert!(data.keys().eq(map.keys().map(String::as_str)));
+            for (key, value) in &map {
+                let value = value.to_string();
+                prop_assert_eq!(data.get(key), Some(value.as_bytes()));
+                let held = data.hold(key).map(|held| held.json().to_vec());
+                prop_assert_eq!(held.as_deref(), Some(value.as_bytes()));
+            }
+        }
     }
 
     /// S-74.

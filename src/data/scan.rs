@@ -5,42 +5,53 @@
 
 use std::ops::Range;
 
-/// Where the members of an object stand in its text.
-#[derive(Debug, PartialEq)]
+/// Where a member of an object stands in its text.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Member {
-    pub(super) key: Range<usize>,
-    pub(super) value: Range<usize>,
+    pub(super) start: usize,
+    colon: usize,
+    pub(super) end: usize,
+}
+
+impl Member {
+    /// The key, without its quotes.
+    pub(super) fn key(&self) -> Range<usize> {
+        self.start + 1..self.colon - 1
+    }
+
+    pub(super) fn value(&self) -> Range<usize> {
+        self.colon + 1..self.end
+    }
 }
 
 /// Calls `found` for each member of the object that `text` is; `None` if this is not for us.
 pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> {
-    let mut scan = Scan {
-        text,
-        at: 0,
-        utf8: false,
-    };
+    let mut scan = Scan { text, at: 0 };
     scan.expect(b'{')?;
     if !scan.eat(b'}') {
         loop {
-            let key = scan.key()?;
             let start = scan.at;
+            scan.key()?;
+            let colon = scan.at - 1;
             scan.value()?;
-            let value = start..scan.at;
-            found(Member { key, value });
-            if !scan.eat(b',') {
-                break;
+            let end = scan.at;
+            found(Member { start, colon, end });
+            match scan.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
             }
         }
-        scan.expect(b'}')?;
     }
     (scan.at == text.len()).then_some(())
 }
 
+/// What is usual is inlined. What is rare takes a copy and returns where it ends, so that the usual can
+/// stay in registers.
+#[derive(Clone, Copy)]
 struct Scan<'a> {
     text: &'a [u8],
     at: usize,
-    /// The text is known to be UTF-8.
-    utf8: bool,
 }
 
 impl Scan<'_> {
@@ -56,52 +67,56 @@ impl Scan<'_> {
 
     fn eat(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
-        self.at += usize::from(there);
+        if there {
+            self.at += 1;
+        }
         there
     }
 
     fn expect(&mut self, byte: u8) -> Option<()> {
-        self.eat(byte).then_some(())
+        (self.next()? == byte).then_some(())
     }
 
     /// Reads `"key":`; a key with escapes is not for us.
-    fn key(&mut self) -> Option<Range<usize>> {
+    #[inline(always)]
+    fn key(&mut self) -> Option<()> {
         self.expect(b'"')?;
-        let start = self.at;
-        let escapes = self.string()?;
-        let key = start..self.at - 1;
-        self.expect(b':')?;
-        (!escapes).then_some(key)
+        if self.string()? {
+            return None;
+        }
+        self.expect(b':')
     }
 
-    /// Reads a value, in which at most 62 brackets are open at once.
+    #[inline(always)]
     fn value(&mut self) -> Option<()> {
+        match self.next()? {
+            first @ (b'{' | b'[') => self.at = self.nested(first)?,
+            first => self.scalar(first)?,
+        }
+        Some(())
+    }
+
+    /// Reads a value whose opening bracket has been read, in which at most 62 are open at once.
+    #[inline(never)]
+    fn nested(mut self, mut first: u8) -> Option<usize> {
         // The brackets that are open, the innermost in the lowest bit, set for an object; above them
         // a bit that is always set.
         let mut open: u64 = 1;
         loop {
-            match self.next()? {
-                b'"' => {
-                    self.string()?;
-                }
+            match first {
                 b'{' if !self.eat(b'}') => {
                     open = deeper(open)? | 1;
                     self.key()?;
+                    first = self.next()?;
                     continue;
                 }
                 b'[' if !self.eat(b']') => {
                     open = deeper(open)?;
+                    first = self.next()?;
                     continue;
                 }
                 b'{' | b'[' => {}
-                b't' => self.word(b"rue")?,
-                b'f' => self.word(b"alse")?,
-                b'n' => self.word(b"ull")?,
-                b'-' => {
-                    let first = self.next()?;
-                    self.number(first)?;
-                }
-                first => self.number(first)?,
+                _ => self.scalar(first)?,
             }
             // A value is over, and with it whatever ends here.
             while open > 1 {
@@ -118,35 +133,60 @@ impl Scan<'_> {
                 }
             }
             if open == 1 {
-                return Some(());
+                return Some(self.at);
             }
+            first = self.next()?;
         }
     }
 
-    fn word(&mut self, rest: &[u8]) -> Option<()> {
+    /// Reads a value without brackets whose first byte has been read.
+    #[inline(always)]
+    fn scalar(&mut self, first: u8) -> Option<()> {
+        match first {
+            b'"' => self.string().map(|_| ()),
+            b't' => self.literal(b"rue"),
+            b'f' => self.literal(b"alse"),
+            b'n' => self.literal(b"ull"),
+            b'-' => {
+                let first = self.next()?;
+                self.number(first)
+            }
+            _ => self.number(first),
+        }
+    }
+
+    fn literal(&mut self, rest: &[u8]) -> Option<()> {
         let there = self.text[self.at..].starts_with(rest);
         self.at += rest.len();
         there.then_some(())
     }
 
     /// Reads a number without sign whose first byte has been read.
+    #[inline(always)]
     fn number(&mut self, first: u8) -> Option<()> {
         match first {
             b'0' => {}
             b'1'..=b'9' => self.digits(),
             _ => return None,
         }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
+        // After a zero this may be another digit, which what comes next does not accept.
+        if let Some(b'.' | b'e' | b'E') = self.peek() {
+            self.at = self.fraction()?;
+        }
+        Some(())
+    }
+
+    /// Reads what a number has behind its integer.
+    #[inline(never)]
+    fn fraction(mut self) -> Option<usize> {
+        if self.eat(b'.') {
             self.some_digits()?;
         }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
+        if self.eat(b'e') || self.eat(b'E') {
             let _signed = self.eat(b'+') || self.eat(b'-');
             self.some_digits()?;
         }
-        // After a zero this may be another digit, which what comes next does not accept.
-        Some(())
+        Some(self.at)
     }
 
     fn some_digits(&mut self) -> Option<()> {
@@ -162,48 +202,47 @@ impl Scan<'_> {
     }
 
     /// Reads a string behind its opening quote; whether it has escapes.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Option<bool> {
-        // Keys and many values are short; what is long is worth a search.
-        match short(&self.text[self.at..]) {
-            Some(len) => {
-                self.at += len + 1;
-                Some(false)
-            }
-            None => self.long_string(),
+        // Most keys and many values are short.
+        self.at += self.word().map_or(0, text_len);
+        if self.eat(b'"') {
+            return Some(false);
         }
+        let escapes;
+        (self.at, escapes) = self.long_string()?;
+        Some(escapes)
     }
 
+    /// Reads a string from any place in it: where it ends, and whether there were escapes.
     #[inline(never)]
-    fn long_string(&mut self) -> Option<bool> {
+    fn long_string(mut self) -> Option<(usize, bool)> {
+        // Another word costs less than a search does to begin.
+        self.at += self.word().map_or(0, text_len);
         let mut escapes = false;
         loop {
-            self.at += self.text_len()?;
-            match self.next()? {
-                b'"' => return Some(escapes),
-                b'\\' => {
-                    escapes = true;
-                    self.escape()?;
-                }
-                _ => return None,
+            if self.eat(b'"') {
+                return Some((self.at, escapes));
             }
+            if self.eat(b'\\') {
+                self.escape()?;
+                escapes = true;
+                continue;
+            }
+            let rest = &self.text[self.at..];
+            let len = memchr::memchr2(b'"', b'\\', rest)?;
+            if !is_text(&rest[..len]) {
+                return None;
+            }
+            self.at += len;
         }
     }
 
-    /// How many bytes there are before the next quote or backslash, all of them text.
-    fn text_len(&mut self) -> Option<usize> {
-        let rest = &self.text[self.at..];
-        let len = memchr::memchr2(b'"', b'\\', rest)?;
-        let string = &rest[..len];
-        if is_printable(string) {
-            return Some(len);
-        }
-        if !self.utf8 {
-            std::str::from_utf8(self.text).ok()?;
-            self.utf8 = true;
-        }
-        let control = string.iter().any(|&byte| byte < 0x20);
-        (!control).then_some(len)
+    /// The next eight bytes.
+    #[inline(always)]
+    fn word(&self) -> Option<u64> {
+        let bytes = self.text.get(self.at..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
     }
 
     /// Reads an escape behind its backslash. One of a surrogate is not for us: it may lack the other.
@@ -222,32 +261,25 @@ impl Scan<'_> {
     }
 }
 
-/// How many bytes there are before the next quote, if it is one of the next sixteen and all before it
-/// are printable ASCII and no backslashes.
+/// How many bytes of a word stand before the first that is not printable ASCII, or is a quote or a
+/// backslash.
 ///
-/// In each byte of a word the highest bit tells whether the byte is one of those looked for. The
-/// subtractions can borrow from the byte above, so only the lowest of these bits is to be trusted.
+/// In each byte the highest bit tells whether it is one of those. The subtractions can borrow from
+/// the byte above, so only the lowest of these bits is to be trusted.
 #[inline]
-fn short(rest: &[u8]) -> Option<usize> {
+fn text_len(word: u64) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
-    for at in [0, 8] {
-        let word = u64::from_le_bytes(*rest.get(at..)?.first_chunk()?);
-        let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word & TOPS;
-        let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
-        let quotes = equal(b'"');
-        let first = quotes & quotes.wrapping_neg();
-        let others = equal(b'\\') | below(word, 0x20) | (word & TOPS);
-        // Without a quote this is all bits.
-        let before = first.wrapping_sub(1);
-        if others & before != 0 {
-            return None;
-        }
-        if first != 0 {
-            return Some(at + first.trailing_zeros() as usize / 8);
-        }
-    }
-    None
+    let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES);
+    let equal = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
+    let others = (word | below(word, 0x20) | equal(b'"') | equal(b'\\')) & TOPS;
+    others.trailing_zeros() as usize / 8
+}
+
+/// Whether these bytes can stand in a string as they are, quotes and backslashes aside.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_utf8 = || std::str::from_utf8(bytes).is_ok();
+    is_printable(bytes) || is_utf8() && bytes.iter().all(|&byte| byte >= 0x20)
 }
 
 /// Whether all bytes are from 0x20 to 0x7f. Without an early exit, so that many are compared at once.
@@ -274,7 +306,7 @@ mod tests {
 
     fn scan(text: &[u8]) -> Option<Found<'_>> {
         let mut all = Vec::new();
-        members(text, |m| all.push((&text[m.key], &text[m.value])))?;
+        members(text, |m| all.push((&text[m.key()], &text[m.value()])))?;
         Some(all)
     }
 
@@ -348,6 +380,53 @@ mod tests {
             text in r#"\{("a":)?[-"\\{}\[\],:.eE+0-9a-f\x00\u{e9}truelsn]{0,12}\}"#,
         ) {
             agrees(text.as_bytes());
+        }
+    }
+
+    /// S-74: strings of any length, with any character that matters at any place, and little or much
+    /// behind them.
+    #[test]
+    fn strings_are_checked_to_the_last_byte() {
+        let others: [&[u8]; 12] = [
+            b"\x00",
+            b"\x1f",
+            b" ",
+            b"!",
+            b"\"",
+            b"#",
+            b"[",
+            b"]",
+            b"\x7f",
+            b"\x80",
+            b"\xff",
+            b"\xc3\xa9",
+        ];
+        for len in 0..40 {
+            let plain = vec![b'~'; len];
+            assert!(agrees(&[b"{\"", &*plain, b"\":0}"].concat()));
+            for (at, other) in (0..len).flat_map(|at| others.map(|other| (at, other))) {
+                let string = [&plain[..at], other, &plain[at..]].concat();
+                for (before, behind) in [
+                    ("{\"", "\":0}"),
+                    ("{\"", "\":12345678901234567890}"),
+                    ("{\"a\":\"", "\"}"),
+                    ("{\"a\":[\"", "\",1234567890]}"),
+                ] {
+                    let text = [before.as_bytes(), &string, behind.as_bytes()].concat();
+                    let fine = !matches!(other, [0..0x20 | b'"' | 0x80..]);
+                    assert_eq!(agrees(&text), fine, "{}", String::from_utf8_lossy(&text));
+                }
+            }
+        }
+    }
+
+    /// S-74.
+    #[test]
+    fn text_that_ends_early_is_refused() {
+        let text = br#"{"a":-10.25e+3,"b":"eight bytes\n","twelve bytes":[true,{"c":null}],"d":"12345678"}"#;
+        assert!(agrees(text));
+        for end in 0..text.len() {
+            assert_eq!(scan(&text[..end]), None, "{end}");
         }
     }
 

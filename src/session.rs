@@ -111,7 +111,7 @@ impl Session {
         began: Timestamp,
         reopened: bool,
     ) -> Self {
-        let mut inner = Arc::new(Inner {
+        let session = Self(Arc::new(Inner {
             context: Arc::clone(context),
             reopened,
             writing: tokio::sync::Mutex::const_new(()),
@@ -128,15 +128,14 @@ impl Session {
                 notice: Notice::None,
                 closed: false,
             }),
-        });
+        }));
         // What is stored is moved to its place, and not from whole to larger whole.
-        if let Some(inner) = Arc::get_mut(&mut inner) {
-            let state = inner.state.get_mut();
-            let state = state.unwrap_or_else(PoisonError::into_inner);
-            state.owner = stored.as_ref().and_then(|s| s.record.owner.clone());
-            state.draft.stored = stored;
-        }
-        Self(inner)
+        let mut state = session.state();
+        state.draft.stored = stored;
+        let stored = state.draft.stored.as_ref();
+        state.owner = stored.and_then(|stored| stored.record.owner.clone());
+        drop(state);
+        session
     }
 
     #[cfg(all(feature = "test-util", feature = "memory"))]

@@ -580,7 +580,10 @@ async fn update(
     let Some(id) = draft.stored.as_ref().map(Stored::id) else {
         return Ok(Outcome::Unchanged);
     };
-    let mut turn = context.queue.turn(id).await;
+    let turn = match context.queue.turn(id) {
+        Ok(turn) => turn,
+        Err(place) => place.await.expect("a turn is passed on, never lost"),
+    };
     let mut newer = newer_in_line(&turn, draft);
     for tries in 1.. {
         let now = context.now();
@@ -716,7 +719,7 @@ async fn landed(context: &Context, session: &Stored, now: Timestamp) -> bool {
 }
 
 /// The record that an earlier turn in this process left, if it is newer than the request's.
-fn newer_in_line(turn: &Turn<'_>, draft: &Draft) -> Option<Box<Record>> {
+fn newer_in_line(turn: &Turn, draft: &Draft) -> Option<Box<Record>> {
     let known = draft.stored.as_ref()?.record.version;
     turn.latest()
         .filter(|latest| latest.version > known)

@@ -8,16 +8,15 @@
 //! commit and ends after it therefore meets one conflict, of one round trip; sparing it that would
 //! make every request that only reads pay for a place in the line.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::oneshot::{self, Receiver, Sender};
 
 use crate::id::SessionId;
 use crate::record::Record;
-
-type Latest = tokio::sync::Mutex<Option<Record>>;
 
 /// The random bits of an id are its hash: a store has them, so it was a server that chose them.
 #[derive(Default)]
@@ -38,74 +37,93 @@ impl Hasher for IdHasher {
 }
 
 /// Who is committing, and who waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    lines: Mutex<Lines>,
-}
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue(Arc<Mutex<Lines>>);
 
-type Lines = HashMap<SessionId, Arc<Latest>, BuildHasherDefault<IdHasher>>;
+/// Those who wait behind each session's turn. Some may have given up since.
+type Lines = HashMap<SessionId, VecDeque<Sender<Turn>>, BuildHasherDefault<IdHasher>>;
 
 impl Queue {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         // The map is whole after every statement, so a panic elsewhere does not matter to it.
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody else in this process commits the session.
-    ///
-    /// Dropping the future gives up the place in the line.
-    pub(crate) async fn turn(&self, id: SessionId) -> Turn<'_> {
-        let line = Arc::clone(self.lines().entry(id).or_default());
-        let mut turn = Turn {
-            queue: self,
-            id,
-            latest: None,
-            line: Some(Arc::clone(&line)),
-        };
-        turn.latest = Some(line.lock_owned().await);
-        turn
+    /// The right to commit a session, or a place in the line of those who wait for it, since somebody
+    /// in this process commits it already. To drop the place is to give it up.
+    pub(crate) fn turn(&self, id: SessionId) -> Result<Turn, Receiver<Turn>> {
+        match self.lines().entry(id) {
+            Entry::Vacant(nobody) => {
+                nobody.insert(VecDeque::new());
+                Ok(Turn::new(self.clone(), id))
+            }
+            Entry::Occupied(mut line) => {
+                let (turn, place) = oneshot::channel();
+                line.get_mut().push_back(turn);
+                Err(place)
+            }
+        }
+    }
+
+    /// The first of those who wait. If there is nobody, the line is forgotten.
+    fn next(&self, id: SessionId) -> Option<Sender<Turn>> {
+        let mut lines = self.lines();
+        let next = lines.get_mut(&id)?.pop_front();
+        if next.is_none() {
+            lines.remove(&id);
+        }
+        next
     }
 }
 
 /// The right to commit a session; dropping it lets the next one through.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    queue: &'a Queue,
+pub(crate) struct Turn {
+    /// `None` once the turn is over.
+    queue: Option<Queue>,
     id: SessionId,
-    latest: Option<OwnedMutexGuard<Option<Record>>>,
-    /// Given back when the turn is dropped.
-    line: Option<Arc<Latest>>,
+    latest: Option<Box<Record>>,
 }
 
-impl Turn<'_> {
+impl Turn {
+    fn new(queue: Queue, id: SessionId) -> Self {
+        Self {
+            queue: Some(queue),
+            id,
+            latest: None,
+        }
+    }
+
     /// What the turns before this one left in the store, as far as this process knows.
     pub(crate) fn latest(&self) -> Option<&Record> {
-        self.latest.as_deref()?.as_ref()
+        self.latest.as_deref()
     }
 
-    /// Hands a record to those who wait.
-    pub(crate) fn leave(&mut self, record: &Record) {
-        // Nobody does if the handles are the map's, ours and the guard's. Who comes after this look is
-        // handed nothing: what an earlier turn left is out of date.
-        let waited = self.line.as_ref().map_or(0, Arc::strong_count) > 3;
-        if let Some(latest) = self.latest.as_deref_mut() {
-            *latest = waited.then(|| record.clone());
+    /// Ends the turn, and hands a record to whoever waits for that. Who comes later is handed nothing:
+    /// by then the record may be out of date.
+    pub(crate) fn leave(mut self, record: &Record) {
+        self.pass_on(Some(record));
+    }
+
+    fn pass_on(&mut self, record: Option<&Record>) {
+        let Some(queue) = self.queue.take() else {
+            return;
+        };
+        while let Some(next) = queue.next(self.id) {
+            if !next.is_closed() {
+                let mut turn = Self::new(queue, self.id);
+                turn.latest = record.or(self.latest()).cloned().map(Box::new);
+                // If its place is given up in this moment, the turn is dropped, and so passed on.
+                drop(next.send(turn));
+                return;
+            }
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        // All handles come and go under the map's lock, so the last one is the map's.
-        let mut lines = self.queue.lines();
-        self.latest = None;
-        self.line = None;
-        if lines
-            .get(&self.id)
-            .is_some_and(|line| Arc::strong_count(line) == 1)
-        {
-            lines.remove(&self.id);
-        }
+        self.pass_on(None);
     }
 }
 
@@ -126,59 +144,68 @@ mod tests {
     #[tokio::test]
     async fn a_turn_begins_when_the_one_before_it_ends_and_is_handed_its_record() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
-        let mut first = queue.turn(id).await;
+        let first = queue.turn(id).unwrap();
         assert!(first.latest().is_none());
-        let mut second = Box::pin(queue.turn(id));
-        assert!(futures_poll(&mut second).is_none());
+        let mut second = queue.turn(id).unwrap_err();
+        assert!(second.try_recv().is_err());
         first.leave(&record(7));
-        drop(first);
-        let second = second.await;
+        let second = second.await.unwrap();
         assert_eq!(second.latest(), Some(&record(7)));
+    }
+
+    #[tokio::test]
+    async fn a_record_is_handed_on_by_a_turn_that_wrote_nothing() {
+        let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
+        let first = queue.turn(id).unwrap();
+        let second = queue.turn(id).unwrap_err();
+        let third = queue.turn(id).unwrap_err();
+        first.leave(&record(7));
+        drop(second.await.unwrap());
+        assert_eq!(third.await.unwrap().latest(), Some(&record(7)));
     }
 
     #[tokio::test]
     async fn nobody_is_handed_a_record_that_the_turn_before_has_replaced() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
-        let mut first = queue.turn(id).await;
-        let mut second = Box::pin(queue.turn(id));
-        assert!(futures_poll(&mut second).is_none());
+        let first = queue.turn(id).unwrap();
+        let second = queue.turn(id).unwrap_err();
         first.leave(&record(7));
-        drop(first);
-        let mut second = second.await;
         // Nobody waits yet.
-        second.leave(&record(8));
-        let mut third = Box::pin(queue.turn(id));
-        assert!(futures_poll(&mut third).is_none());
-        drop(second);
-        assert!(third.await.latest().is_none());
+        second.await.unwrap().leave(&record(8));
+        assert!(queue.turn(id).unwrap().latest().is_none());
     }
 
     #[tokio::test]
     async fn a_line_is_forgotten_when_nobody_stands_in_it() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
-        let first = queue.turn(id).await;
-        let mut given_up = Box::pin(queue.turn(id));
-        assert!(futures_poll(&mut given_up).is_none());
-        drop(given_up);
+        let first = queue.turn(id).unwrap();
+        drop(queue.turn(id).unwrap_err());
         assert_eq!(queue.lines().len(), 1);
         drop(first);
         assert_eq!(queue.lines().len(), 0);
-        assert!(queue.turn(id).await.latest().is_none());
+        assert!(queue.turn(id).unwrap().latest().is_none());
     }
 
     #[tokio::test]
-    async fn sessions_do_not_wait_for_each_other() {
-        let queue = Queue::default();
-        let one = queue.turn(SessionId::from_bytes([1; 16])).await;
-        let two = queue.turn(SessionId::from_bytes([2; 16])).await;
-        drop((one, two));
+    async fn a_turn_goes_past_those_who_gave_up() {
+        let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
+        let first = queue.turn(id).unwrap();
+        let before = queue.turn(id).unwrap_err();
+        let given_a_turn = queue.turn(id).unwrap_err();
+        let last = queue.turn(id).unwrap_err();
+        drop(before);
+        drop(first);
+        // Before it looked.
+        drop(given_a_turn);
+        drop(last.await.unwrap());
+        assert_eq!(queue.lines().len(), 0);
     }
 
-    fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::Pin::new(future).poll(&mut context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        }
+    #[test]
+    fn sessions_do_not_wait_for_each_other() {
+        let queue = Queue::default();
+        let one = queue.turn(SessionId::from_bytes([1; 16])).unwrap();
+        let two = queue.turn(SessionId::from_bytes([2; 16])).unwrap();
+        drop((one, two));
     }
 }

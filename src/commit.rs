@@ -90,7 +90,7 @@ pub(crate) struct Draft {
     pub(crate) content: Option<Arc<[u8]>>,
     pub(crate) changes: Changes,
     pub(crate) actions: Actions,
-    /// When `run` wrote.
+    /// When it was decided what to do, and then when that was done.
     pub(crate) at: Timestamp,
     /// When the request came for its session.
     pub(crate) began: Timestamp,
@@ -261,35 +261,21 @@ pub(crate) fn notice(
     }
 }
 
-impl Draft {
-    /// Takes back the changes to values of a response that reports a failure of the server.
-    pub(crate) fn drop_changes(&mut self) -> Changes {
-        self.content = None;
-        self.actions.policy = None;
-        mem::take(&mut self.changes)
-    }
+/// How a session expires.
+struct Terms {
+    /// The session's own policy, as it will be stored.
+    own: Option<ExpiryPolicy>,
+    /// That, or else the layer's.
+    policy: ExpiryPolicy,
+    /// The client is told how long to keep its token: in a cookie.
+    persistent: bool,
+}
 
-    /// The session's own policy, as it will be stored. What another owner or a guest asked for before a
-    /// sign-in does not count.
-    fn own_policy(&self) -> Option<ExpiryPolicy> {
-        let record = self.stored.as_ref().map(|stored| &stored.record);
-        let theirs = self.actions.sign_in.is_none()
-            || record.is_some_and(|record| record.owner.is_some() && !self.actions.other_owner);
-        let stored = record.filter(|_| theirs).and_then(|record| record.policy);
-        self.actions.policy.unwrap_or(stored)
-    }
-
-    fn policy(&self, config: &Config) -> ExpiryPolicy {
-        let stored = self.stored.as_ref().map(|stored| &stored.record);
-        let owned = self.actions.sign_in.is_some() || stored.is_some_and(|r| r.owner.is_some());
-        self.own_policy().unwrap_or(config.policy(owned))
-    }
-
+impl Terms {
     /// How the record's end compares with the one that use at `now` gives it, in whole touch intervals.
     fn compare_end(&self, record: &Record, config: &Config, now: Timestamp) -> Ordering {
-        let policy = self.policy(config);
-        let end = policy.deadline(record.started(), now);
-        let interval = config.touch_interval(policy);
+        let end = self.policy.deadline(record.started(), now);
+        let interval = config.touch_interval(self.policy);
         if end.saturating_since(record.expires) >= interval {
             Ordering::Less
         } else if record.expires.saturating_since(end) >= interval {
@@ -298,28 +284,50 @@ impl Draft {
             Ordering::Equal
         }
     }
+}
 
-    /// Whether the client is told how long to keep its token: in a cookie.
-    fn persistent(&self, config: &Config) -> bool {
-        let has_age = config.persistent || self.own_policy().is_some();
-        has_age && matches!(config.carrier, Carrier::Cookie(_))
+impl Draft {
+    /// Takes back the changes to values of a response that reports a failure of the server.
+    pub(crate) fn drop_changes(&mut self) -> Changes {
+        self.content = None;
+        self.actions.policy = None;
+        mem::take(&mut self.changes)
     }
 
-    pub(crate) fn situation(
-        &self,
-        config: &Config,
-        occasion: Occasion,
-        now: Timestamp,
-    ) -> Situation {
+    /// How the session will expire. What another owner or a guest asked for before a sign-in does not
+    /// count.
+    fn terms(&self, config: &Config) -> Terms {
+        let record = self.stored.as_ref().map(|stored| &stored.record);
+        let has_owner = record.is_some_and(|record| record.owner.is_some());
+        let signs_in = self.actions.sign_in.is_some();
+        let theirs = !signs_in || (has_owner && !self.actions.other_owner);
+        let stored = record.filter(|_| theirs).and_then(|record| record.policy);
+        let own = self.actions.policy.unwrap_or(stored);
+        Terms {
+            own,
+            policy: own.unwrap_or(config.policy(signs_in || has_owner)),
+            persistent: (config.persistent || own.is_some())
+                && matches!(config.carrier, Carrier::Cookie(_)),
+        }
+    }
+
+    /// Decides what a commit does at `now`.
+    pub(crate) fn plan(&mut self, config: &Config, occasion: Occasion, now: Timestamp) -> Plan {
+        self.at = now;
+        plan(self.situation(config, occasion, now))
+    }
+
+    fn situation(&self, config: &Config, occasion: Occasion, now: Timestamp) -> Situation {
+        let terms = self.terms(config);
         let record = self.stored.as_ref().map(|stored| &stored.record);
         let stored_data = record.map_or(EMPTY, |record| &record.data);
         let content = self.content.as_deref();
-        let other_policy = record.is_some_and(|record| record.policy != self.own_policy());
+        let other_policy = record.is_some_and(|record| record.policy != terms.own);
         // Upkeep is for the end of the request: `save` does what it was asked, no more.
         let upkeep = record.filter(|_| occasion != Occasion::Save);
         let used = upkeep.filter(|_| !self.no_touch);
         let end = used.map_or(Ordering::Equal, |record| {
-            self.compare_end(record, config, now)
+            terms.compare_end(record, config, now)
         });
         Situation {
             exists: record.is_some(),
@@ -333,7 +341,7 @@ impl Draft {
             renewal_due: upkeep.zip(config.renewal).is_some_and(|(record, renewal)| {
                 now >= record.renewed.saturating_add(renewal.every)
             }),
-            persistent: self.persistent(config),
+            persistent: terms.persistent,
         }
     }
 
@@ -369,21 +377,21 @@ impl Draft {
     /// Where the token stays, the end therefore moves as rarely as a touch would move it. A request
     /// that does not count as use does not move it at all.
     fn fill(&self, record: &mut Record, config: &Config, now: Timestamp, anew: bool) {
-        let policy = self.own_policy();
-        let other_policy = record.policy != policy;
+        let terms = self.terms(config);
+        let other_policy = record.policy != terms.own;
         let signs_in = self.actions.sign_in.is_some();
         if self.no_touch && self.stored.is_some() && !signs_in && !other_policy {
             return;
         }
-        record.policy = policy;
+        record.policy = terms.own;
         record.seen = now;
         if let Some(owner) = &self.actions.sign_in {
             record.owner = Some(Arc::clone(owner));
             record.authenticated = Some(now);
         }
-        let moved = || self.compare_end(record, config, now) != Ordering::Equal;
-        if anew || other_policy || !self.persistent(config) || moved() {
-            record.expires = self.policy(config).deadline(record.started(), now);
+        let moved = || terms.compare_end(record, config, now) != Ordering::Equal;
+        if anew || other_policy || !terms.persistent || moved() {
+            record.expires = terms.policy.deadline(record.started(), now);
         }
     }
 
@@ -438,9 +446,8 @@ impl Draft {
     }
 
     /// The work is done.
-    fn settle(&mut self, stored: Option<Stored>, now: Timestamp) {
-        self.stored = stored;
-        self.at = now;
+    fn settle(&mut self, stored: Stored) {
+        self.stored = Some(stored);
         self.actions = Actions::default();
     }
 
@@ -450,7 +457,7 @@ impl Draft {
         let is_current = stored.record.digest == stored.digest;
         is_current.then(|| Current {
             stored,
-            persistent: self.persistent(&context.config),
+            persistent: self.terms(&context.config).persistent,
             whole: context.seal.is_whole(),
         })
     }
@@ -466,25 +473,27 @@ enum Rebased {
     Superseded,
 }
 
-/// Carries out what [`plan`] decides, and leaves the draft as it then stands in the store.
+/// Carries out what [`plan`] has decided, and leaves the draft as it then stands in the store.
 ///
 /// On an error, and when the future is dropped, nothing of the draft counts as done, except that a
 /// deletion stays one. Each step is one operation of the store, which happens wholly or not at all.
-pub(crate) async fn run(
-    context: &Context,
-    draft: &mut Draft,
+pub(crate) fn run<'a>(
+    context: &'a Context,
+    draft: &'a mut Draft,
+    plan: Plan,
     occasion: Occasion,
-) -> Result<Outcome> {
-    let done = context.deadline(steps(context, draft, occasion)).await;
-    if let Err(error) = &done
-        && !error.is_store()
-    {
-        context.tell(&not_stored(draft, error.clone()));
-    }
-    done
+) -> impl Future<Output = Result<Outcome>> {
+    context.deadline(steps(context, draft, plan, occasion))
 }
 
-/// Why a commit failed; a failure of the store is told by [`Context::deadline`].
+/// Tells why nothing was stored.
+pub(crate) fn failed(context: &Context, draft: &Draft, error: &Error) {
+    // A failure of the store was told by `Context::deadline`.
+    if !error.is_store() {
+        context.tell(&not_stored(draft, error.clone()));
+    }
+}
+
 fn not_stored(draft: &Draft, error: Error) -> SessionEvent {
     let session = draft.stored.as_ref().map(Stored::id);
     match &draft.actions.sign_in {
@@ -497,24 +506,29 @@ fn not_stored(draft: &Draft, error: Error) -> SessionEvent {
     }
 }
 
-async fn steps(context: &Context, draft: &mut Draft, occasion: Occasion) -> Result<Outcome> {
-    let now = context.now();
-    let situation = draft.situation(&context.config, occasion, now);
-    match plan(situation) {
+async fn steps(
+    context: &Context,
+    draft: &mut Draft,
+    plan: Plan,
+    occasion: Occasion,
+) -> Result<Outcome> {
+    match plan {
         Plan::Nothing => Ok(Outcome::Unchanged),
-        Plan::Touch => touch(context, draft, now).await,
+        Plan::Touch => touch(context, draft).await,
         Plan::Update(rotation) => update(context, draft, occasion, rotation).await,
         Plan::Create => create(context, draft).await,
         Plan::Delete => delete(context, draft).await,
         Plan::DeleteThenCreate => {
             delete(context, draft).await?;
+            draft.at = context.now();
             create(context, draft).await
         }
     }
 }
 
-async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<Outcome> {
-    let policy = draft.policy(&context.config);
+async fn touch(context: &Context, draft: &mut Draft) -> Result<Outcome> {
+    let Terms { policy, .. } = draft.terms(&context.config);
+    let now = draft.at;
     let Some(stored) = &mut draft.stored else {
         return Ok(Outcome::Unchanged);
     };
@@ -524,7 +538,6 @@ async fn touch(context: &Context, draft: &mut Draft, now: Timestamp) -> Result<O
     }
     stored.record.expires = expires;
     stored.record.seen = now;
-    draft.at = now;
     Ok(Outcome::Touched)
 }
 
@@ -532,30 +545,36 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
     draft.check_size(&context.config)?;
     // An id is taken only if random numbers repeat (S-02).
     for _ in 0..3 {
-        let now = context.now();
-        let token = Token::generate(&context.entropy, now)?;
-        let digest = token.digest(&context.config.namespace);
-        let mut record = Record::with_data(digest, now, now, draft.data());
-        draft.fill(&mut record, &context.config, now, true);
-        let next = Stored {
-            record,
-            token,
-            digest,
-        };
+        let next = first(context, draft)?;
         let id = next.id();
-        match write(context, draft, &next, now).await? {
+        match write(context, draft, &next).await? {
             Written::Done => {
                 context.tell(&SessionEvent::Created { session: id });
                 new_token(context, draft, id, Outcome::Created);
-                draft.settle(Some(next), now);
+                draft.settle(next);
                 return Ok(Outcome::Created);
             }
             Written::Gone => return Ok(gone(context, id)),
             Written::Revoked => return Ok(revoked(context, draft)),
+            Written::Full => return Err(Error::full()),
             Written::Taken | Written::Conflict(_) => {}
         }
     }
     Err(Error::random("session ids repeat"))
+}
+
+/// The session as it is stored for the first time.
+fn first(context: &Context, draft: &Draft) -> Result<Stored> {
+    let now = draft.at;
+    let token = Token::generate(&context.entropy, now)?;
+    let digest = token.digest(&context.config.namespace);
+    let mut record = Record::with_data(digest, now, now, draft.data());
+    draft.fill(&mut record, &context.config, now, true);
+    Ok(Stored {
+        record,
+        token,
+        digest,
+    })
 }
 
 async fn delete(context: &Context, draft: &mut Draft) -> Result<Outcome> {
@@ -576,32 +595,33 @@ async fn update(
     occasion: Occasion,
     mut rotation: Rotation,
 ) -> Result<Outcome> {
-    let config = &context.config;
     let Some(id) = draft.stored.as_ref().map(Stored::id) else {
         return Ok(Outcome::Unchanged);
     };
     let turn = match context.queue.turn(id) {
         Ok(turn) => turn,
-        Err(place) => place.await.expect("a turn is passed on, never lost"),
+        Err(place) => {
+            let turn = place.await.expect("a turn is passed on, never lost");
+            draft.at = context.now();
+            turn
+        }
     };
     let mut newer = newer_in_line(&turn, draft);
     for tries in 1.. {
-        let now = context.now();
-        let current = newer.take();
-        let rebased = current.is_some();
-        if let Some(current) = current {
-            match draft.rebase(*current, context, now)? {
-                Rebased::Done => {}
-                Rebased::Gone => return Ok(gone(context, id)),
-                Rebased::Superseded => return Ok(superseded(context, id)),
-            }
-        }
+        let now = draft.at;
+        let rebased = match newer.take() {
+            Some(current) => match draft.rebase(*current, context, now)? {
+                Rebased::Done => true,
+                Rebased::Gone => return Ok(gone(context, turn.id())),
+                Rebased::Superseded => return Ok(superseded(context, turn.id())),
+            },
+            None => false,
+        };
         draft.check_reads()?;
         if rebased {
             // What another writer did may leave nothing to do, such as a renewal.
-            let Plan::Update(still) = plan(draft.situation(config, occasion, now)) else {
-                let stored = draft.stored.take();
-                draft.settle(stored, now);
+            let Plan::Update(still) = draft.plan(&context.config, occasion, now) else {
+                draft.actions = Actions::default();
                 return Ok(Outcome::Unchanged);
             };
             rotation = still;
@@ -611,38 +631,40 @@ async fn update(
         };
         // Its grace may have run out since it was loaded.
         if !stored.record.accepts(stored.digest, now) {
-            return Ok(superseded(context, id));
+            return Ok(superseded(context, turn.id()));
         }
-        draft.check_size(config)?;
-        let Record {
-            expires, policy, ..
-        } = stored.record;
-        let next = next(context, draft, stored, rotation, now)?;
-        match write(context, draft, &next, now).await? {
+        draft.check_size(&context.config)?;
+        let mut next = stored.clone();
+        follow(context, draft, &mut next, rotation)?;
+        let outcome = match rotation {
+            Rotation::Replace | Rotation::Grace => Outcome::Renewed,
+            Rotation::Keep if next.record.policy != stored.record.policy => Outcome::Retimed,
+            Rotation::Keep if next.record.expires == stored.record.expires => Outcome::Updated,
+            Rotation::Keep => Outcome::Extended,
+        };
+        match write(context, draft, &next).await? {
             Written::Done => {
+                let id = turn.id();
                 turn.leave(&next.record);
-                let outcome = match rotation {
-                    Rotation::Replace | Rotation::Grace => Outcome::Renewed,
-                    Rotation::Keep if next.record.policy != policy => Outcome::Retimed,
-                    Rotation::Keep if next.record.expires == expires => Outcome::Updated,
-                    Rotation::Keep => Outcome::Extended,
-                };
                 if tries > 1 {
                     let (session, count) = (id, tries as usize - 1);
                     context.tell(&SessionEvent::Replayed { session, count });
                 }
                 new_token(context, draft, id, outcome);
-                draft.settle(Some(next), now);
+                draft.settle(next);
                 return Ok(outcome);
             }
-            Written::Gone | Written::Taken => return Ok(gone(context, id)),
+            Written::Gone | Written::Taken => return Ok(gone(context, turn.id())),
             Written::Revoked => return Ok(revoked(context, draft)),
+            Written::Full => return Err(Error::full()),
             Written::Conflict(_) if tries == MAX_TRIES => break,
             Written::Conflict(current) => newer = Some(current),
         }
         if tries > 1 {
-            pause(context, tries).await?;
+            // In a box, since it takes more room than a write.
+            Box::pin(pause(context, tries)).await?;
         }
+        draft.at = context.now();
     }
     Err(Error::contended())
 }
@@ -656,6 +678,40 @@ enum Written {
     Gone,
     /// The owner's sessions were ended since the request began.
     Revoked,
+    /// The owner has as many sessions as they may have.
+    Full,
+}
+
+impl From<Create> for Written {
+    fn from(said: Create) -> Self {
+        match said {
+            Create::Done => Self::Done,
+            Create::Taken => Self::Taken,
+        }
+    }
+}
+
+impl From<Update> for Written {
+    fn from(said: Update) -> Self {
+        match said {
+            Update::Done => Self::Done,
+            Update::Conflict(current) => Self::Conflict(Box::new(current)),
+            Update::Gone => Self::Gone,
+        }
+    }
+}
+
+impl From<SignIn> for Written {
+    fn from(said: SignIn) -> Self {
+        match said {
+            SignIn::Done => Self::Done,
+            SignIn::Taken => Self::Taken,
+            SignIn::Conflict(current) => Self::Conflict(Box::new(current)),
+            SignIn::Gone => Self::Gone,
+            SignIn::Revoked => Self::Revoked,
+            SignIn::Full => Self::Full,
+        }
+    }
 }
 
 /// Writes `next`: a new session, or in the place of the draft's.
@@ -664,58 +720,33 @@ enum Written {
 /// connection breaks before the answer. The client's old token is dead then and only this process
 /// knows the new one, so it is worth a look.
 // `&mut`, since a draft is not `Sync`: the closures in it are the application's.
-async fn write(
-    context: &Context,
-    draft: &mut Draft,
-    next: &Stored,
-    now: Timestamp,
-) -> Result<Written> {
+async fn write(context: &Context, draft: &mut Draft, next: &Stored) -> Result<Written> {
+    let (store, record, now) = (&context.store, &next.record, draft.at);
     let stored = draft.stored.as_ref();
     let new_token = stored.is_none_or(|stored| stored.digest != next.digest);
-    match give(context, draft, next, now).await {
-        Err(error) if new_token && error.is_store() && landed(context, next, now).await => {
-            Ok(Written::Done)
-        }
-        written => written,
-    }
-}
-
-async fn give(
-    context: &Context,
-    draft: &mut Draft,
-    next: &Stored,
-    now: Timestamp,
-) -> Result<Written> {
-    let (store, id, record) = (&context.store, next.id(), &next.record);
-    let stored = draft.stored.as_ref();
     let expected = stored.map(|stored| stored.record.version);
-    if let Some(admission) = draft.admission(&context.config) {
-        return match store.sign_in(id, record, expected, admission, now).await? {
-            SignIn::Done => Ok(Written::Done),
-            SignIn::Taken => Ok(Written::Taken),
-            SignIn::Conflict(current) => Ok(Written::Conflict(Box::new(current))),
-            SignIn::Gone => Ok(Written::Gone),
-            SignIn::Revoked => Ok(Written::Revoked),
-            SignIn::Full => Err(Error::full()),
-        };
-    }
-    let Some(expected) = expected else {
-        return Ok(match store.create(id, record, now).await? {
-            Create::Done => Written::Done,
-            Create::Taken => Written::Taken,
-        });
+    let said = match (draft.admission(&context.config), expected) {
+        (Some(admission), _) => {
+            let said = store.sign_in(next.id(), record, expected, admission, now);
+            said.await.map(Written::from)
+        }
+        (None, Some(expected)) => {
+            let said = store.update(next.id(), record, expected, now);
+            said.await.map(Written::from)
+        }
+        (None, None) => {
+            let said = store.create(next.id(), record, now);
+            said.await.map(Written::from)
+        }
     };
-    Ok(match store.update(id, record, expected, now).await? {
-        Update::Done => Written::Done,
-        Update::Conflict(current) => Written::Conflict(Box::new(current)),
-        Update::Gone => Written::Gone,
-    })
-}
-
-/// Whether a session is in the store with its token. No other writer can have made this digest.
-async fn landed(context: &Context, session: &Stored, now: Timestamp) -> bool {
-    let stored = context.store.load(session.id(), now).await;
-    matches!(stored, Ok(Some(record)) if record.digest == session.digest)
+    if said.is_err() && new_token {
+        let stored = store.load(next.id(), now).await;
+        // No other writer can have made this digest.
+        if matches!(stored, Ok(Some(stored)) if stored.digest == next.digest) {
+            return Ok(Written::Done);
+        }
+    }
+    Ok(said?)
 }
 
 /// The record that an earlier turn in this process left, if it is newer than the request's.
@@ -726,15 +757,9 @@ fn newer_in_line(turn: &Turn, draft: &Draft) -> Option<Box<Record>> {
         .map(|latest| Box::new(latest.clone()))
 }
 
-/// The stored session as an update of it will be.
-fn next(
-    context: &Context,
-    draft: &Draft,
-    stored: &Stored,
-    rotation: Rotation,
-    now: Timestamp,
-) -> Result<Stored> {
-    let mut next = stored.clone();
+/// Makes of the stored session what an update will make of it.
+fn follow(context: &Context, draft: &Draft, next: &mut Stored, rotation: Rotation) -> Result<()> {
+    let now = draft.at;
     let record = &mut next.record;
     record.version = record.version.next();
     record.previous = record.previous.filter(|previous| now < previous.until);
@@ -752,7 +777,7 @@ fn next(
     }
     record.data = draft.data();
     draft.fill(record, &context.config, now, rotation != Rotation::Keep);
-    Ok(next)
+    Ok(())
 }
 
 /// Waits a random moment, longer with each try, so that processes that collide do not do so again.

@@ -94,6 +94,11 @@ impl Turn {
         }
     }
 
+    /// The session.
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
     /// What the turns before this one left in the store, as far as this process knows.
     pub(crate) fn latest(&self) -> Option<&Record> {
         self.latest.as_deref()

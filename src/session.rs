@@ -21,7 +21,7 @@ use self::lazy::find;
 use self::state::{Lease, State};
 use crate::changes::{Change, Changes};
 use crate::clock::Timestamp;
-use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
+use crate::commit::{Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
 use crate::context::Context;
 use crate::csrf::CSRF_KEY;
@@ -706,9 +706,10 @@ impl Session {
         let mut lease = {
             let mut state = self.open_state()?;
             let _none = state.prepare(Occasion::Save);
-            Lease::take(self, &mut state)
+            let plan = self.plan(&mut state, Occasion::Save);
+            Lease::take(self, &mut state, plan, Occasion::Save)
         };
-        let outcome = lease.commit(Occasion::Save).await;
+        let outcome = lease.commit().await;
         drop(lease);
         let outcome = outcome?;
         match outcome {
@@ -763,53 +764,24 @@ impl Session {
 
     /// Commits what the handler did, and closes the session. The store is asked only if need be.
     pub(crate) fn finish(&self, occasion: Occasion) -> Finish {
-        let mut state = self.state();
-        let mut dropped = Changes::default();
-        if state.saving == 0 {
-            state.closed = true;
-            dropped = state.prepare(occasion);
-            let context = &self.0.context;
-            let situation = state
-                .draft
-                .situation(&context.config, occasion, context.now());
-            if commit::plan(situation) == Plan::Nothing {
-                let notice = state.notice.clone();
-                drop(state);
-                self.close();
-                return Finish::Done(notice);
-            }
+        let state = self.state();
+        if state.saving > 0 {
+            drop(state);
+            let session = self.clone();
+            return Finish::Commit(Box::pin(
+                async move { session.finish_later(occasion).await },
+            ));
         }
-        drop(state);
-        drop(dropped);
-        let session = self.clone();
-        Finish::Commit(Box::pin(async move { session.commit(occasion).await }))
-    }
-
-    /// The right to write, after a `save` in flight, which ends in its own time, unless nobody polls it.
-    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
-        let writing = &self.0.writing;
-        match writing.try_lock() {
-            Ok(turn) => Ok(turn),
-            Err(_) => {
-                let turn = async { Ok(writing.lock().await) };
-                self.0.context.deadline(turn).await
-            }
+        match self.end(state, occasion) {
+            Ok(notice) => Finish::Done(notice),
+            Err(lease) => Finish::Commit(Box::pin(lease.last())),
         }
     }
 
-    /// Takes out what is to be written, after which nothing can be changed.
-    fn last_lease(&self, occasion: Occasion) -> Lease<'_> {
-        let mut state = self.state();
-        state.closed = true;
-        let dropped = state.prepare(occasion);
-        let lease = Lease::take(self, &mut state);
-        drop(state);
-        drop(dropped);
-        lease
-    }
-
-    async fn commit(&self, occasion: Occasion) -> Committed {
-        let _turn = match self.turn().await {
+    /// Commits after a `save` in flight, which ends in its own time, unless nobody polls it.
+    async fn finish_later(&self, occasion: Occasion) -> Committed {
+        let turn = async { Ok(self.0.writing.lock().await) };
+        let _turn = match self.0.context.deadline(turn).await {
             Ok(turn) => turn,
             Err(error) => {
                 self.close();
@@ -819,14 +791,44 @@ impl Session {
                 };
             }
         };
-        let mut lease = self.last_lease(occasion);
-        let error = lease.commit(occasion).await.err();
-        drop(lease);
-        self.close();
-        Committed {
-            notice: self.state().notice.clone(),
-            error,
+        match self.end(self.state(), occasion) {
+            Ok(notice) => Committed {
+                notice,
+                error: None,
+            },
+            Err(lease) => lease.last().await,
         }
+    }
+
+    /// Takes out what is to be written, after which nothing can be changed. If that is nothing, what
+    /// the client is told.
+    #[inline(always)]
+    fn end(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        occasion: Occasion,
+    ) -> std::result::Result<Notice, Lease> {
+        state.closed = true;
+        let dropped = state.prepare(occasion);
+        let plan = self.plan(&mut state, occasion);
+        if plan == Plan::Nothing {
+            let notice = mem::take(&mut state.notice);
+            // Changes that amount to nothing.
+            let changes = mem::take(&mut state.draft.changes);
+            drop(state);
+            drop((dropped, changes));
+            return Ok(notice);
+        }
+        let lease = Lease::take(self, &mut state, plan, occasion);
+        drop(state);
+        drop(dropped);
+        Err(lease)
+    }
+
+    /// Decides what is to be written of a state that is [prepared](State::prepare).
+    fn plan(&self, state: &mut State, occasion: Occasion) -> Plan {
+        let context = &self.0.context;
+        state.draft.plan(&context.config, occasion, context.now())
     }
 }
 

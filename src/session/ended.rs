@@ -75,7 +75,7 @@ impl Session {
             }
             // The store may have its new token, and this request not yet the answer. Not in the line of
             // those who write: whoever keeps this future without polling it would hold up the response.
-            while self.0.writing.try_lock().is_err() {
+            while self.state().saving > 0 {
                 tokio::time::sleep(WRITING).await;
             }
             if !self.took_new_token(&mut watch) {

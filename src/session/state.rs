@@ -3,9 +3,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::Session;
+use super::{Committed, Session};
 use crate::changes::{Change, Changes};
-use crate::commit::{self, Actions, Draft, Occasion, Outcome, Stored};
+use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::csrf::CSRF_KEY;
 use crate::data::{Data, Json};
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub(super) struct State {
     /// What is stored and what is to be done; its changes are applied to `data` already.
     pub(super) draft: Draft,
     pub(super) data: Data,
-    /// How many calls of `save` are under way.
+    /// How many calls of `save` and leases are under way.
     pub(super) saving: usize,
     /// Counts how often all values and changes were forgotten, and how often that was the session's
     /// end: what a `save` took along before then does not come back.
@@ -60,11 +60,13 @@ impl State {
 
     /// Lets a session that will be stored know its client.
     fn add_client(&mut self) {
+        let Some(client) = &self.client else { return };
         let stays = self.data.len() > 0 || self.draft.actions.sign_in.is_some();
         let known = self.data.get(CLIENT_KEY).is_some();
-        if let Some(client) = self.client.clone().filter(|_| stays && !known) {
+        if stays && !known {
+            let set = Change::Set(CLIENT_KEY.into(), Arc::clone(client));
             // Nothing of the application is overwritten.
-            let _none = self.edit(Change::Set(CLIENT_KEY.into(), client));
+            let _none = self.edit(set);
         }
     }
 
@@ -89,20 +91,30 @@ impl State {
 }
 
 /// Pending work, taken out of a session to be written. If it is not written, it goes back.
-pub(super) struct Lease<'a> {
-    session: &'a Session,
+pub(super) struct Lease {
+    session: Session,
     draft: Draft,
+    plan: Plan,
+    occasion: Occasion,
     /// The work is done, and the session shows it.
     settled: bool,
     resets: u64,
     ends: u64,
 }
 
-impl<'a> Lease<'a> {
-    /// Takes the work out of a state that is [prepared](State::prepare).
-    pub(super) fn take(session: &'a Session, state: &mut State) -> Self {
+impl Lease {
+    /// Takes the work out of a state for which there is a plan.
+    pub(super) fn take(
+        session: &Session,
+        state: &mut State,
+        plan: Plan,
+        occasion: Occasion,
+    ) -> Self {
+        state.saving += 1;
         Self {
-            session,
+            session: session.clone(),
+            plan,
+            occasion,
             draft: Draft {
                 stored: state.draft.stored.clone(),
                 content: state.draft.content.take(),
@@ -119,16 +131,30 @@ impl<'a> Lease<'a> {
         }
     }
 
-    pub(super) async fn commit(&mut self, occasion: Occasion) -> Result<Outcome> {
+    pub(super) async fn commit(&mut self) -> Result<Outcome> {
         let context = &self.session.0.context;
-        let outcome = commit::run(context, &mut self.draft, occasion).await?;
-        self.settle(outcome);
-        Ok(outcome)
+        let done = commit::run(context, &mut self.draft, self.plan, self.occasion).await;
+        match &done {
+            Ok(outcome) => self.settle(*outcome),
+            Err(error) => commit::failed(context, &self.draft, error),
+        }
+        done
+    }
+
+    /// Commits what a session that is closed leaves to be written.
+    pub(super) fn last(self) -> impl Future<Output = Committed> + Send {
+        // An `async fn` would keep what it is given twice.
+        let mut lease = self;
+        async move {
+            let error = lease.commit().await.err();
+            let notice = mem::take(&mut lease.session.state().notice);
+            Committed { notice, error }
+        }
     }
 
     /// Makes the session show what is stored now, and on top of it what came in meanwhile.
     fn settle(&mut self, outcome: Outcome) {
-        let session = self.session;
+        let session = &self.session;
         let context = &session.0.context;
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
         self.settled = true;
@@ -141,6 +167,7 @@ impl<'a> Lease<'a> {
         };
         let mut later;
         let mut state = session.state();
+        state.saving -= 1;
         if state.ends != self.ends {
             // Destroyed meanwhile: what was just stored has to go.
             let id = draft.stored.as_ref().map(Stored::id);
@@ -151,7 +178,7 @@ impl<'a> Lease<'a> {
         let before = mem::take(&mut state.notice);
         let current = draft.current(context);
         state.notice = commit::notice(outcome, before, current, draft.at);
-        state.draft.stored = draft.stored.take();
+        mem::swap(&mut state.draft.stored, &mut draft.stored);
         if dropped && draft.actions.sign_in.is_some() && state.draft.actions.sign_in.is_none() {
             // Nobody was signed in.
             let stored = state.draft.stored.as_ref();
@@ -185,17 +212,18 @@ impl<'a> Lease<'a> {
             }
             state.data = data;
         }
-        let overwritten = changes.extend(mem::take(&mut later));
         // Once the response is on its way nobody would write them, nor drop them.
-        if !state.closed {
-            mem::swap(&mut state.draft.changes, &mut changes);
+        if state.closed {
+            return;
         }
+        let overwritten = changes.extend(mem::take(&mut later));
+        mem::swap(&mut state.draft.changes, &mut changes);
         drop(state);
         drop(overwritten);
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
         if self.settled {
             return;
@@ -203,6 +231,7 @@ impl Drop for Lease<'_> {
         let draft = mem::take(&mut self.draft);
         let mut overwritten = Changes::default();
         let mut state = self.session.state();
+        state.saving -= 1;
         // Once the response is on its way nobody would write what goes back.
         if state.resets == self.resets && !state.closed {
             let later = mem::replace(&mut state.draft.changes, draft.changes);

@@ -20,9 +20,13 @@ pub(crate) enum Change {
     Update(Key, Update),
 }
 
+/// What a later change leaves nothing of. Closures of the application are in it, to be dropped where
+/// that can do no harm.
+pub(crate) type Overwritten = Vec<KeyChange>;
+
 /// The changes of one key, in order.
 #[derive(Default)]
-struct KeyChange {
+pub(crate) struct KeyChange {
     /// What the key was set to (`None`: removed), whatever was there.
     set: Option<Option<Json>>,
     /// What was done after that; nearly always once, and a `Vec` would be an allocation.
@@ -74,10 +78,11 @@ impl<T> ByKey<T> {
         }
     }
 
-    /// Removes all keys but one; returns them.
-    fn clear_but(&mut self, key: &str) -> Self {
+    /// Removes all keys but one; returns their values.
+    fn clear_but(&mut self, key: &str) -> Vec<T> {
         let kept = self.position(key).ok().map(|at| self.0.remove(at));
-        mem::replace(self, Self(Vec::from_iter(kept)))
+        let all = mem::replace(&mut self.0, Vec::from_iter(kept));
+        all.into_iter().map(|(_, value)| value).collect()
     }
 
     fn get_or_default(&mut self, key: Key) -> &mut T
@@ -109,32 +114,29 @@ impl Changes {
         !self.cleared && self.keys.0.is_empty()
     }
 
-    /// Records a change that the visible data already shows. Returns what it overwrites: closures of
-    /// the application, to be dropped where that can do no harm.
+    /// Records a change that the visible data already shows. Returns what it overwrites.
     #[must_use = "closures are dropped without a lock held"]
-    pub(crate) fn push(&mut self, change: Change) -> Self {
-        let mut overwritten = Self::default();
+    pub(crate) fn push(&mut self, change: Change) -> Overwritten {
         let mut set = |key: Key, json| {
             let change = KeyChange {
                 set: Some(json),
                 ..KeyChange::default()
             };
-            if let Some(old) = self.keys.insert(key.clone(), change)
-                && old.update.is_some()
-            {
-                overwritten.keys.insert(key, old);
-            }
+            let old = self.keys.insert(key, change);
+            old.filter(|old| old.update.is_some())
         };
         match change {
-            Change::Set(key, json) => set(key, Some(json)),
-            Change::Remove(key) => set(key, None),
+            Change::Set(key, json) => Overwritten::from_iter(set(key, Some(json))),
+            Change::Remove(key) => Overwritten::from_iter(set(key, None)),
             Change::Clear => {
                 self.cleared = true;
-                overwritten.keys = self.keys.clear_but(CLIENT_KEY);
+                self.keys.clear_but(CLIENT_KEY)
             }
-            Change::Update(key, update) => self.keys.get_or_default(key).push(update),
+            Change::Update(key, update) => {
+                self.keys.get_or_default(key).push(update);
+                Overwritten::default()
+            }
         }
-        overwritten
     }
 
     /// Whether an earlier change decides the key's value whatever the store holds. An update on top
@@ -192,23 +194,21 @@ impl Changes {
         changed.map(|(key, _)| &**key)
     }
 
-    /// Puts `later` changes behind these. Returns what they overwrite, as [`push`](Self::push) does.
+    /// Puts `later` changes behind these. Returns what they overwrite.
     #[must_use = "closures are dropped without a lock held"]
-    pub(crate) fn extend(&mut self, later: Self) -> Self {
-        let mut overwritten = Self::default();
+    pub(crate) fn extend(&mut self, later: Self) -> Overwritten {
+        let mut overwritten = Overwritten::default();
         for (key, value) in later.reads.0 {
             self.note_read(&key, value.as_deref());
         }
         if later.cleared {
             self.cleared = true;
-            overwritten.keys = self.keys.clear_but(CLIENT_KEY);
+            overwritten = self.keys.clear_but(CLIENT_KEY);
         }
         for (key, change) in later.keys.0 {
             let stands_alone = change.set.is_some() || !self.keys.contains(&key);
             if stands_alone {
-                if let Some(old) = self.keys.insert(key.clone(), change) {
-                    overwritten.keys.insert(key, old);
-                }
+                overwritten.extend(self.keys.insert(key, change));
             } else {
                 let earlier = self.keys.get_or_default(key);
                 let updates = change.update.into_iter().chain(change.updates);

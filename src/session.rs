@@ -216,8 +216,9 @@ impl Session {
         check_key(&key)?;
         let json = encode(&key, &value)?;
         let state = self.state_for_values()?;
-        if state.data.get(&key) != Some(&*json) {
-            if let Err(error) = self.check_size(&state, &key, &json) {
+        let before = state.data.get(&key);
+        if before != Some(&*json) {
+            if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
             edit(state, Change::Set(key, json));
@@ -225,8 +226,17 @@ impl Session {
         Ok(())
     }
 
-    fn check_size(&self, state: &State, key: &Key, json: &[u8]) -> Result<()> {
-        let size = state.data.encoded_len_with(key, json.len());
+    fn check_size(
+        &self,
+        state: &State,
+        key: &Key,
+        before: Option<&[u8]>,
+        json: &[u8],
+    ) -> Result<()> {
+        let size = match before {
+            Some(before) => state.data.encoded_len() - before.len() + json.len(),
+            None => state.data.encoded_len_with(key, json.len()),
+        };
         let config = &self.0.context.config;
         if config.allows(size, state.data.encoded_len()) {
             Ok(())
@@ -297,7 +307,7 @@ impl Session {
             if before == Some(&*json) {
                 return Ok(result);
             }
-            if let Err(error) = self.check_size(&state, &key, &json) {
+            if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
             if state.draft.changes.decides(&key) {

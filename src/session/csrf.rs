@@ -98,7 +98,8 @@ impl Session {
             _ => CsrfSecret::random(&self.0.context.entropy)?,
         };
         let json = secret.to_json();
-        self.check_size(&state, &CSRF_KEY.into(), &json)?;
+        let before = state.data.get(CSRF_KEY);
+        self.check_size(&state, &CSRF_KEY.into(), before, &json)?;
         state.data.set(CSRF_KEY.into(), json.clone());
         let change = if state.draft.changes.decides(CSRF_KEY) {
             Change::Set(CSRF_KEY.into(), json)

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::{Committed, Session};
-use crate::changes::{Change, Changes};
+use crate::changes::{Change, Changes, Overwritten};
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::csrf::CSRF_KEY;
 use crate::data::{Data, Json};
@@ -37,7 +37,7 @@ pub(super) struct State {
 impl State {
     /// Makes a change of the values. Returns what it overwrites, as [`Changes::push`] does.
     #[must_use = "closures are dropped without a lock held"]
-    pub(super) fn edit(&mut self, change: Change) -> Changes {
+    pub(super) fn edit(&mut self, change: Change) -> Overwritten {
         match &change {
             Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
             Change::Remove(key) => {
@@ -229,7 +229,7 @@ impl Drop for Lease {
             return;
         }
         let draft = mem::take(&mut self.draft);
-        let mut overwritten = Changes::default();
+        let mut overwritten = Overwritten::default();
         let mut state = self.session.state();
         state.saving -= 1;
         // Once the response is on its way nobody would write what goes back.

@@ -114,6 +114,11 @@ impl Changes {
         !self.cleared && self.keys.0.is_empty()
     }
 
+    /// Takes out all, if there are any.
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        (!self.is_empty()).then(|| mem::take(self))
+    }
+
     /// Records a change that the visible data already shows. Returns what it overwrites.
     #[must_use = "closures are dropped without a lock held"]
     pub(crate) fn push(&mut self, change: Change) -> Overwritten {

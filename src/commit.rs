@@ -446,8 +446,19 @@ impl Draft {
     }
 
     /// The work is done.
-    fn settle(&mut self, stored: Stored) {
-        self.stored = Some(stored);
+    fn settle(&mut self, next: Next) {
+        let Next { record, token, .. } = next;
+        match &mut self.stored {
+            Some(stored) if !next.new_token => stored.record = record,
+            stored => {
+                let digest = record.digest;
+                *stored = Some(Stored {
+                    record,
+                    token,
+                    digest,
+                });
+            }
+        }
         self.actions = Actions::default();
     }
 
@@ -546,7 +557,7 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
     // An id is taken only if random numbers repeat (S-02).
     for _ in 0..3 {
         let next = first(context, draft)?;
-        let id = next.id();
+        let id = next.token.id();
         match write(context, draft, &next).await? {
             Written::Done => {
                 context.tell(&SessionEvent::Created { session: id });
@@ -563,17 +574,26 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
     Err(Error::random("session ids repeat"))
 }
 
+/// What is to be stored.
+struct Next {
+    record: Record,
+    /// What the client will hold.
+    token: Token,
+    /// The token was made for this, and its digest is the record's.
+    new_token: bool,
+}
+
 /// The session as it is stored for the first time.
-fn first(context: &Context, draft: &Draft) -> Result<Stored> {
+fn first(context: &Context, draft: &Draft) -> Result<Next> {
     let now = draft.at;
     let token = Token::generate(&context.entropy, now)?;
     let digest = token.digest(&context.config.namespace);
     let mut record = Record::with_data(digest, now, now, draft.data());
     draft.fill(&mut record, &context.config, now, true);
-    Ok(Stored {
+    Ok(Next {
         record,
         token,
-        digest,
+        new_token: true,
     })
 }
 
@@ -634,7 +654,11 @@ async fn update(
             return Ok(superseded(context, turn.id()));
         }
         draft.check_size(&context.config)?;
-        let mut next = stored.clone();
+        let mut next = Next {
+            record: stored.record.clone(),
+            token: stored.token,
+            new_token: false,
+        };
         follow(context, draft, &mut next, rotation)?;
         let outcome = match rotation {
             Rotation::Replace | Rotation::Grace => Outcome::Renewed,
@@ -720,29 +744,27 @@ impl From<SignIn> for Written {
 /// connection breaks before the answer. The client's old token is dead then and only this process
 /// knows the new one, so it is worth a look.
 // `&mut`, since a draft is not `Sync`: the closures in it are the application's.
-async fn write(context: &Context, draft: &mut Draft, next: &Stored) -> Result<Written> {
+async fn write(context: &Context, draft: &mut Draft, next: &Next) -> Result<Written> {
     let (store, record, now) = (&context.store, &next.record, draft.at);
-    let stored = draft.stored.as_ref();
-    let new_token = stored.is_none_or(|stored| stored.digest != next.digest);
-    let expected = stored.map(|stored| stored.record.version);
+    let expected = draft.stored.as_ref().map(|stored| stored.record.version);
     let said = match (draft.admission(&context.config), expected) {
         (Some(admission), _) => {
-            let said = store.sign_in(next.id(), record, expected, admission, now);
+            let said = store.sign_in(next.token.id(), record, expected, admission, now);
             said.await.map(Written::from)
         }
         (None, Some(expected)) => {
-            let said = store.update(next.id(), record, expected, now);
+            let said = store.update(next.token.id(), record, expected, now);
             said.await.map(Written::from)
         }
         (None, None) => {
-            let said = store.create(next.id(), record, now);
+            let said = store.create(next.token.id(), record, now);
             said.await.map(Written::from)
         }
     };
-    if said.is_err() && new_token {
-        let stored = store.load(next.id(), now).await;
+    if said.is_err() && next.new_token {
+        let stored = store.load(next.token.id(), now).await;
         // No other writer can have made this digest.
-        if matches!(stored, Ok(Some(stored)) if stored.digest == next.digest) {
+        if matches!(stored, Ok(Some(stored)) if stored.digest == record.digest) {
             return Ok(Written::Done);
         }
     }
@@ -757,8 +779,8 @@ fn newer_in_line(turn: &Turn, draft: &Draft) -> Option<Box<Record>> {
         .map(|latest| Box::new(latest.clone()))
 }
 
-/// Makes of the stored session what an update will make of it.
-fn follow(context: &Context, draft: &Draft, next: &mut Stored, rotation: Rotation) -> Result<()> {
+/// Makes of what is stored what an update will make of it.
+fn follow(context: &Context, draft: &Draft, next: &mut Next, rotation: Rotation) -> Result<()> {
     let now = draft.at;
     let record = &mut next.record;
     record.version = record.version.next();
@@ -772,8 +794,8 @@ fn follow(context: &Context, draft: &Draft, next: &mut Stored, rotation: Rotatio
             (!grace.is_zero()).then(|| Previous::new(record.digest, now.saturating_add(grace)));
         record.renewed = now;
         next.token = Token::renew(next.token.id(), &context.entropy)?;
-        next.digest = next.token.digest(&context.config.namespace);
-        record.digest = next.digest;
+        next.new_token = true;
+        record.digest = next.token.digest(&context.config.namespace);
     }
     record.data = draft.data();
     draft.fill(record, &context.config, now, rotation != Rotation::Keep);

@@ -763,10 +763,7 @@ impl Session {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        if state.draft.changes.is_empty() {
-            return;
-        }
-        let dropped = mem::take(&mut state.draft.changes);
+        let dropped = state.draft.changes.take();
         // Code of the application, which runs without the lock.
         drop(state);
         drop(dropped);
@@ -784,7 +781,12 @@ impl Session {
         }
         match self.end(state, occasion) {
             Ok(notice) => Finish::Done(notice),
-            Err(lease) => Finish::Commit(Box::pin(lease.last())),
+            Err(plan) => {
+                let session = self.clone();
+                Finish::Commit(Box::pin(
+                    async move { session.commit(plan, occasion).await },
+                ))
+            }
         }
     }
 
@@ -806,33 +808,38 @@ impl Session {
                 notice,
                 error: None,
             },
-            Err(lease) => lease.last().await,
+            Err(plan) => self.commit(plan, occasion).await,
         }
     }
 
-    /// Takes out what is to be written, after which nothing can be changed. If that is nothing, what
-    /// the client is told.
-    #[inline(always)]
+    /// After this nothing can be changed. What is to be written, or if that is nothing, what the client
+    /// is told.
     fn end(
         &self,
         mut state: MutexGuard<'_, State>,
         occasion: Occasion,
-    ) -> std::result::Result<Notice, Lease> {
+    ) -> std::result::Result<Notice, Plan> {
         state.closed = true;
         let dropped = state.prepare(occasion);
         let plan = self.plan(&mut state, occasion);
-        if plan == Plan::Nothing {
-            let notice = mem::take(&mut state.notice);
-            // Changes that amount to nothing.
-            let changes = mem::take(&mut state.draft.changes);
-            drop(state);
-            drop((dropped, changes));
-            return Ok(notice);
-        }
-        let lease = Lease::take(self, &mut state, plan, occasion);
+        let mut without_effect = None;
+        let done = if plan == Plan::Nothing {
+            without_effect = state.draft.changes.take();
+            Ok(mem::take(&mut state.notice))
+        } else {
+            Err(plan)
+        };
+        // Code of the application, which runs without the lock.
         drop(state);
-        drop(dropped);
-        Err(lease)
+        drop((dropped, without_effect));
+        done
+    }
+
+    async fn commit(&self, plan: Plan, occasion: Occasion) -> Committed {
+        let mut lease = Lease::take(self, &mut self.state(), plan, occasion);
+        let error = lease.commit().await.err();
+        let notice = mem::take(&mut self.state().notice);
+        Committed { notice, error }
     }
 
     /// Decides what is to be written of a state that is [prepared](State::prepare).

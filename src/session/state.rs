@@ -1,9 +1,9 @@
 //! What a session holds while a handler works on it, and how it is handed to a commit and back.
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use super::{Committed, Session};
+use super::Session;
 use crate::changes::{Change, Changes, Overwritten};
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::csrf::CSRF_KEY;
@@ -21,8 +21,8 @@ pub(super) struct State {
     pub(super) saving: usize,
     /// Counts how often all values and changes were forgotten, and how often that was the session's
     /// end: what a `save` took along before then does not come back.
-    pub(super) resets: u64,
-    pub(super) ends: u64,
+    pub(super) resets: u32,
+    pub(super) ends: u32,
     /// Somebody signed in by this request.
     pub(super) signs_in: bool,
     /// The fingerprint of the request's client, if clients are watched.
@@ -72,10 +72,10 @@ impl State {
 
     /// Encodes the values for writing, if there are changes that count; returns those that do not.
     #[must_use = "closures are dropped without a lock held"]
-    pub(super) fn prepare(&mut self, occasion: Occasion) -> Changes {
-        let mut dropped = Changes::default();
+    pub(super) fn prepare(&mut self, occasion: Occasion) -> Option<Changes> {
+        let mut dropped = None;
         if occasion == Occasion::FailedResponse {
-            dropped = self.draft.drop_changes();
+            dropped = Some(self.draft.drop_changes());
             if self.draft.actions.sign_in.is_some() {
                 // It counts, and with it what every sign-in does to the values (S-40, S-85).
                 self.data = self.draft.values();
@@ -91,28 +91,28 @@ impl State {
 }
 
 /// Pending work, taken out of a session to be written. If it is not written, it goes back.
-pub(super) struct Lease {
-    session: Session,
+pub(super) struct Lease<'a> {
+    session: &'a Session,
     draft: Draft,
     plan: Plan,
     occasion: Occasion,
     /// The work is done, and the session shows it.
     settled: bool,
-    resets: u64,
-    ends: u64,
+    resets: u32,
+    ends: u32,
 }
 
-impl Lease {
+impl<'a> Lease<'a> {
     /// Takes the work out of a state for which there is a plan.
     pub(super) fn take(
-        session: &Session,
+        session: &'a Session,
         state: &mut State,
         plan: Plan,
         occasion: Occasion,
     ) -> Self {
         state.saving += 1;
         Self {
-            session: session.clone(),
+            session,
             plan,
             occasion,
             draft: Draft {
@@ -141,31 +141,13 @@ impl Lease {
         done
     }
 
-    /// Commits what a session that is closed leaves to be written.
-    pub(super) fn last(self) -> impl Future<Output = Committed> + Send {
-        // An `async fn` would keep what it is given twice.
-        let mut lease = self;
-        async move {
-            let error = lease.commit().await.err();
-            let notice = mem::take(&mut lease.session.state().notice);
-            Committed { notice, error }
-        }
-    }
-
-    /// Makes the session show what is stored now, and on top of it what came in meanwhile.
+    /// Makes the session show what is stored now.
     fn settle(&mut self, outcome: Outcome) {
-        let session = &self.session;
+        let session = self.session;
         let context = &session.0.context;
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
         self.settled = true;
         let draft = &mut self.draft;
-        // Dropped after the lock is let go of.
-        let mut changes = if dropped {
-            Changes::default()
-        } else {
-            draft.changes.take_reads()
-        };
-        let mut later;
         let mut state = session.state();
         state.saving -= 1;
         if state.ends != self.ends {
@@ -178,15 +160,31 @@ impl Lease {
         let before = mem::take(&mut state.notice);
         let current = draft.current(context);
         state.notice = commit::notice(outcome, before, current, draft.at);
-        mem::swap(&mut state.draft.stored, &mut draft.stored);
+        state.draft.stored = draft.stored.take();
         if dropped && draft.actions.sign_in.is_some() && state.draft.actions.sign_in.is_none() {
             // Nobody was signed in.
             let stored = state.draft.stored.as_ref();
             state.owner = stored.and_then(|stored| stored.record.owner.clone());
         }
-        if state.resets != self.resets {
-            return;
+        let shown = !draft.rebased && !dropped;
+        // After its end nothing came in.
+        if state.resets == self.resets && !(state.closed && shown) {
+            self.rejoin(state, dropped);
         }
+    }
+
+    /// Puts what came in meanwhile on top of what is stored now.
+    fn rejoin(&mut self, state: MutexGuard<'_, State>, dropped: bool) {
+        let session = self.session;
+        let draft = &mut self.draft;
+        // Dropped after the lock is let go of.
+        let mut changes = if dropped {
+            Changes::default()
+        } else {
+            draft.changes.take_reads()
+        };
+        let mut later;
+        let mut state = state;
         later = mem::take(&mut state.draft.changes);
         if draft.rebased || dropped {
             let stored = state.draft.stored.as_ref();
@@ -223,7 +221,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if self.settled {
             return;

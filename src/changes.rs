@@ -127,12 +127,14 @@ impl Changes {
                 set: Some(json),
                 ..KeyChange::default()
             };
-            let old = self.keys.insert(key, change);
-            old.filter(|old| old.update.is_some())
+            match self.keys.insert(key, change) {
+                Some(old) if old.update.is_some() => vec![old],
+                _ => Vec::new(),
+            }
         };
         match change {
-            Change::Set(key, json) => Overwritten::from_iter(set(key, Some(json))),
-            Change::Remove(key) => Overwritten::from_iter(set(key, None)),
+            Change::Set(key, json) => set(key, Some(json)),
+            Change::Remove(key) => set(key, None),
             Change::Clear => {
                 self.cleared = true;
                 self.keys.clear_but(CLIENT_KEY)

@@ -68,9 +68,12 @@ impl Queue {
     /// The first of those who wait. If there is nobody, the line is forgotten.
     fn next(&self, id: SessionId) -> Option<Sender<Turn>> {
         let mut lines = self.lines();
-        let next = lines.get_mut(&id)?.pop_front();
+        let Entry::Occupied(mut line) = lines.entry(id) else {
+            return None;
+        };
+        let next = line.get_mut().pop_front();
         if next.is_none() {
-            lines.remove(&id);
+            line.remove();
         }
         next
     }

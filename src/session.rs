@@ -9,6 +9,7 @@ mod state;
 use std::borrow::Cow;
 use std::fmt;
 use std::mem;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 pub use self::lazy::LazySession;
 use self::lazy::find;
 use self::state::{Lease, State};
-use crate::changes::{Change, Changes};
+use crate::changes::Change;
 use crate::clock::Timestamp;
 use crate::commit::{Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::config::OnConflict;
@@ -599,10 +600,10 @@ impl Session {
                 "an owner has 1 to 255 bytes, none of them NUL",
             ));
         }
-        let mut dropped = Changes::default();
+        let mut dropped = None;
         let mut state = self.state_for_cookie()?;
         if state.owner.as_ref().is_some_and(|before| *before != owner) {
-            dropped = state.reset();
+            dropped = Some(state.reset());
             state.draft.actions.other_owner = true;
             state.draft.actions.policy = None;
         }
@@ -774,24 +775,18 @@ impl Session {
         let state = self.state();
         if state.saving > 0 {
             drop(state);
-            let session = self.clone();
-            return Finish::Commit(Box::pin(
-                async move { session.finish_later(occasion).await },
-            ));
+            return Finish::Commit(Box::pin(self.clone().finish_later(occasion)));
         }
         match self.end(state, occasion) {
-            Ok(notice) => Finish::Done(notice),
-            Err(plan) => {
-                let session = self.clone();
-                Finish::Commit(Box::pin(
-                    async move { session.commit(plan, occasion).await },
-                ))
+            ControlFlow::Break(notice) => Finish::Done(notice),
+            ControlFlow::Continue(plan) => {
+                Finish::Commit(Box::pin(self.clone().commit(plan, occasion)))
             }
         }
     }
 
     /// Commits after a `save` in flight, which ends in its own time, unless nobody polls it.
-    async fn finish_later(&self, occasion: Occasion) -> Committed {
+    async fn finish_later(self, occasion: Occasion) -> Committed {
         let turn = async { Ok(self.0.writing.lock().await) };
         let _turn = match self.0.context.deadline(turn).await {
             Ok(turn) => turn,
@@ -804,39 +799,41 @@ impl Session {
             }
         };
         match self.end(self.state(), occasion) {
-            Ok(notice) => Committed {
+            ControlFlow::Break(notice) => Committed {
                 notice,
                 error: None,
             },
-            Err(plan) => self.commit(plan, occasion).await,
+            ControlFlow::Continue(plan) => self.clone().commit(plan, occasion).await,
         }
     }
 
-    /// After this nothing can be changed. What is to be written, or if that is nothing, what the client
-    /// is told.
+    /// Decides what is to be written, after which nothing can be changed. If that is nothing, all is
+    /// done but what the client is told.
     fn end(
         &self,
         mut state: MutexGuard<'_, State>,
         occasion: Occasion,
-    ) -> std::result::Result<Notice, Plan> {
+    ) -> ControlFlow<Notice, Plan> {
         state.closed = true;
         let dropped = state.prepare(occasion);
         let plan = self.plan(&mut state, occasion);
         let mut without_effect = None;
-        let done = if plan == Plan::Nothing {
+        let next = if plan == Plan::Nothing {
             without_effect = state.draft.changes.take();
-            Ok(mem::take(&mut state.notice))
+            ControlFlow::Break(mem::take(&mut state.notice))
         } else {
-            Err(plan)
+            ControlFlow::Continue(plan)
         };
         // Code of the application, which runs without the lock.
         drop(state);
         drop((dropped, without_effect));
-        done
+        next
     }
 
-    async fn commit(&self, plan: Plan, occasion: Occasion) -> Committed {
-        let mut lease = Lease::take(self, &mut self.state(), plan, occasion);
+    // In a box, as `finish` hands it out, and no larger than the 1032 bytes up to which glibc has a short
+    // way: a larger one costs each commit several hundred instructions.
+    async fn commit(self, plan: Plan, occasion: Occasion) -> Committed {
+        let mut lease = Lease::take(&self, &mut self.state(), plan, occasion);
         let error = lease.commit().await.err();
         let notice = mem::take(&mut self.state().notice);
         Committed { notice, error }

@@ -55,8 +55,7 @@ pub(crate) fn write(headers: &mut HeaderMap, carrier: &Carrier, seal: &Seal, not
     }
     match carrier {
         Carrier::Cookie(cookie) => {
-            drop_own(headers, cookie);
-            headers.append(SET_COOKIE, set_cookie(cookie, seal, notice));
+            give(headers, cookie, set_cookie(cookie, seal, notice));
         }
         Carrier::Bearer => {
             headers.insert(SESSION_TOKEN, session_token(seal, notice));
@@ -141,16 +140,21 @@ fn vary(headers: &mut HeaderMap, header: HeaderValue) {
     }
 }
 
-/// Drops `Set-Cookie` lines of the session's own name: a response carries one at most (RFC 6265bis
-/// section 4.1.1; S-21). Other cookies stay.
-fn drop_own(headers: &mut HeaderMap, cookie: &Template) {
-    let own = |line: &HeaderValue| cookie.sets_this(line.as_bytes());
-    if headers.get_all(SET_COOKIE).iter().any(own) {
-        let all: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
-        headers.remove(SET_COOKIE);
-        for line in all.into_iter().filter(|line| !own(line)) {
-            headers.append(SET_COOKIE, line);
+/// Adds a `Set-Cookie` line in the place of those of the session's own name: a response carries one at
+/// most (RFC 6265bis section 4.1.1; S-21). Other cookies stay.
+fn give(headers: &mut HeaderMap, cookie: &Template, line: HeaderValue) {
+    let lines = match headers.entry(SET_COOKIE) {
+        Entry::Vacant(none) => {
+            none.insert(line);
+            return;
         }
+        Entry::Occupied(lines) => lines,
+    };
+    let other = |line: &&HeaderValue| !cookie.sets_this(line.as_bytes());
+    let others: Vec<_> = lines.iter().filter(other).cloned().collect();
+    lines.remove();
+    for line in others.into_iter().chain([line]) {
+        headers.append(SET_COOKIE, line);
     }
 }
 

@@ -102,10 +102,10 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Nothing is to be done yet.
-    pub(crate) fn new(stored: Option<Stored>, began: Timestamp) -> Self {
+    pub(crate) fn new(began: Timestamp) -> Self {
         // Field by field: a default that is overwritten in part is made, moved and dropped.
         Self {
-            stored,
+            stored: None,
             content: None,
             changes: Changes::default(),
             actions: Actions::default(),

@@ -103,45 +103,43 @@ fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
 }
 
 impl Session {
-    // What it is made of is large; in its callers it is built where it will be.
-    #[inline(always)]
-    fn new(
-        context: &Arc<Context>,
-        stored: Option<Stored>,
-        data: Data,
-        began: Timestamp,
-        reopened: bool,
-    ) -> Self {
-        let session = Self(Arc::new(Inner {
+    /// A session that is not stored yet.
+    fn new(context: &Arc<Context>, data: Data, began: Timestamp, reopened: bool) -> Self {
+        Self(Arc::new(Inner {
             context: Arc::clone(context),
             reopened,
             writing: tokio::sync::Mutex::const_new(()),
             state: Mutex::new(State {
-                is_new: stored.is_none(),
-                owner: None,
-                draft: Draft::new(None, began),
+                draft: Draft::new(began),
                 data,
                 saving: 0,
-                signs_in: false,
-                client: None,
                 resets: 0,
                 ends: 0,
+                signs_in: false,
+                client: None,
+                is_new: true,
+                owner: None,
                 notice: Notice::None,
                 closed: false,
             }),
-        }));
-        // What is stored is moved to its place, and not from whole to larger whole.
-        let mut state = session.state();
-        state.draft.stored = stored;
-        let stored = state.draft.stored.as_ref();
-        state.owner = stored.and_then(|stored| stored.record.owner.clone());
+        }))
+    }
+
+    /// The session with what a store has of it.
+    // What is stored is moved to its place alone, and not as part of ever larger wholes.
+    #[inline]
+    fn with(self, stored: Stored) -> Self {
+        let mut state = self.state();
+        state.owner = stored.record.owner.clone();
+        state.is_new = false;
+        state.draft.stored = Some(stored);
         drop(state);
-        session
+        self
     }
 
     #[cfg(all(feature = "test-util", feature = "memory"))]
     pub(crate) fn empty(context: &Arc<Context>) -> Self {
-        Self::new(context, None, Data::new(), context.now(), false)
+        Self::new(context, Data::new(), context.now(), false)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

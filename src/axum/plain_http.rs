@@ -13,9 +13,6 @@ use http::uri::Authority;
 /// It says where it is in `Origin` or `Referer`. `Sec-Fetch-Site` it sends over https alone (W3C Fetch
 /// Metadata), as when the form of an old page leads there.
 pub(super) fn is_on_plain_http(headers: &HeaderMap) -> bool {
-    if headers.contains_key("sec-fetch-site") {
-        return false;
-    }
     let text = |name| headers.get(name)?.to_str().ok();
     let page = text(ORIGIN).filter(|origin| *origin != "null");
     let page = page.or_else(|| text(REFERER));
@@ -25,6 +22,9 @@ pub(super) fn is_on_plain_http(headers: &HeaderMap) -> bool {
     else {
         return false;
     };
+    if headers.contains_key("sec-fetch-site") {
+        return false;
+    }
     let authority = rest.split('/').next().unwrap_or_default();
     let Ok(authority) = authority.parse::<Authority>() else {
         return false;

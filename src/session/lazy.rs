@@ -199,7 +199,7 @@ async fn load(context: &Arc<Context>, carried: &Carried, visit: Option<&Visit>) 
             context.tell(&SessionEvent::Loaded { session: id });
             session
         }
-        None => Session::new(context, None, Data::new(), context.now(), false),
+        None => Session::new(context, Data::new(), context.now(), false),
     };
     session.note_client(client);
     Ok(session)
@@ -298,12 +298,17 @@ fn open(
     }
     match Data::parse(Arc::clone(&record.data)) {
         Ok(data) => {
-            let stored = loaded.ok().flatten().map(|record| Stored {
+            let Ok(Some(record)) = loaded else {
+                return Ok(None);
+            };
+            let stored = Stored {
                 record,
                 token,
                 digest,
-            });
-            Ok(Some(Session::new(context, stored, data, now, reopened)))
+            };
+            Ok(Some(
+                Session::new(context, data, now, reopened).with(stored),
+            ))
         }
         Err(error) => {
             damaged(StoreError::corrupt(error));

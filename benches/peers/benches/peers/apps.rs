@@ -5,8 +5,11 @@
 //! to address and user agent by default, which the others do not: that is off.
 
 use axum::Router;
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum_session::{DatabasePool, SessionConfig, SessionLayer, SessionStore};
+use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
 
 use crate::requests::{FILLS, SMALL, answer, large_keys, large_value};
 
@@ -117,4 +120,41 @@ where
     filled
         .layer(SessionLayer::new(store.expect("the database answers")))
         .with_state(())
+}
+
+/// No sessions, but what any layer has to ask Redis for: a value, and to count also to store one, which is
+/// neither looked into nor compared.
+pub(crate) fn redis_alone(connection: ConnectionManager) -> Router {
+    type Redis = State<ConnectionManager>;
+    const KEY: &str = "alone";
+    const LIKE_A_SESSION: [u8; 110] = [b'.'; 110];
+
+    async fn load(redis: &mut ConnectionManager) -> String {
+        let found: Option<Vec<u8>> = redis.get(KEY).await.expect("it runs");
+        answer(found.map_or(0, |found| found.len() as u64))
+    }
+    async fn store(redis: &mut ConnectionManager) {
+        let stored: () = redis.set(KEY, &LIKE_A_SESSION).await.expect("it runs");
+        stored
+    }
+
+    Router::new()
+        .route(
+            "/fill",
+            post(async |State(mut redis): Redis| store(&mut redis).await),
+        )
+        .route("/plain", get(async || answer(7)))
+        .route(
+            "/read",
+            get(async |State(mut redis): Redis| load(&mut redis).await),
+        )
+        .route(
+            "/increment",
+            post(async |State(mut redis): Redis| {
+                let found = load(&mut redis).await;
+                store(&mut redis).await;
+                found
+            }),
+        )
+        .with_state(connection)
 }

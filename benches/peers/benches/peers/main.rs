@@ -8,8 +8,9 @@
 //! Instructions are counted by valgrind's callgrind, as in `benches/instructions.rs`, and allocations by
 //! a counting allocator; both are what a layer adds to the router under a layer that does nothing.
 //! The allocator itself costs every one of them a few instructions an allocation. Requests a second over
-//! HTTP say something beside each other only: the client runs on the same cores, and rounds of all
-//! applications alternate. It takes some five minutes, and starts Redis and PostgreSQL itself.
+//! HTTP say something beside each other only: the client runs on the same cores. So each short round of an
+//! application lies between two of the bare router, of which it is a share; the median of the shares is
+//! what is printed. It takes some seven minutes, and starts Redis and PostgreSQL itself.
 
 mod apps;
 mod http;
@@ -34,6 +35,7 @@ use axum_session::SessionNullPool;
 use axum_session_redispool::SessionRedisPool;
 use axum_session_sqlx::SessionPgPool;
 use cloakroom::{MemoryStore, PostgresStore, RedisStore};
+use redis::aio::ConnectionManagerConfig;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool};
 use tower_sessions_sqlx_store::PostgresStore as TowerPostgresStore;
@@ -55,8 +57,8 @@ const N: usize = 200;
 const SESSIONS: usize = 1_000_000;
 
 /// How long one round of requests over HTTP takes, and how many there are for each application.
-const ROUND: Duration = Duration::from_millis(1500);
-const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 15;
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -209,6 +211,9 @@ async fn over_http() {
     pool.connect();
     pool.wait_for_connect().await.expect("it runs");
     let client = redis::Client::open(redis.url()).expect("a URL");
+    let patience = ConnectionManagerConfig::new().set_response_timeout(None);
+    let alone = client.get_connection_manager_with_config(patience).await;
+    let alone = apps::redis_alone(alone.expect("it runs"));
     let axum_session_pool = SessionRedisPool::from(redis_pool::RedisPool::from(client));
     compare(
         "Redis",
@@ -219,6 +224,7 @@ async fn over_http() {
         ],
     )
     .await;
+    compare("Redis without sessions, a GET, and a SET to count", [alone]).await;
 
     let postgres = PostgresServer::start();
     // axum_session has a table of our default name.
@@ -244,28 +250,29 @@ async fn over_http() {
 }
 
 /// Prints the requests a second as shares of those of the bare router.
-async fn compare(server: &str, apps: [Router; 3]) {
+async fn compare<const N: usize>(server: &str, apps: [Router; N]) {
     let bare = Server::start(bare()).await;
-    let [first, second, third] = apps;
-    let layers = [
-        Server::start(first).await,
-        Server::start(second).await,
-        Server::start(third).await,
-    ];
+    let mut layers = Vec::new();
+    for app in apps {
+        layers.push(Server::start(app).await);
+    }
     for (method, path) in [("GET", "/plain"), ("GET", "/read"), ("POST", "/increment")] {
-        let mut rates = Vec::new();
-        let mut shares = [const { Vec::new() }; 3];
+        let mut before = bare.rate(method, path, ROUND).await;
+        let mut wholes = vec![before];
+        let mut shares = [const { Vec::new() }; N];
         for _ in 0..ROUNDS {
-            let whole = bare.rate(method, path, ROUND).await;
-            rates.push(whole);
             for (layer, shares) in layers.iter().zip(&mut shares) {
-                shares.push(layer.rate(method, path, ROUND).await / whole);
+                let rate = layer.rate(method, path, ROUND).await;
+                let after = bare.rate(method, path, ROUND).await;
+                shares.push(rate / f64::midpoint(before, after));
+                wholes.push(after);
+                before = after;
             }
         }
         let shares = shares.map(|shares| format!("{:.2}", median(shares)));
         println!(
             "| {server}, {path}: share of the bare router's requests a second | {:.0} | {} |",
-            median(rates),
+            median(wholes),
             shares.join(" | ")
         );
     }

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
-mod line;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 
@@ -18,7 +17,6 @@ use redis::{
     RedisResult, ServerErrorKind, Value,
 };
 
-use self::line::Line;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
@@ -172,7 +170,7 @@ impl RedisStore {
     /// Nothing is asked of the server; one that does not fit shows when the store is used.
     #[must_use]
     pub fn new(connection: ConnectionManager) -> Self {
-        Self::over(Link::Server(Line::new(connection)))
+        Self::over(Link::Server(connection))
     }
 
     fn over(link: Link) -> Self {
@@ -205,28 +203,28 @@ impl RedisStore {
     /// Whether the servers are such as the store can use.
     async fn check(&self) -> Result<(), StoreError> {
         for server in self.link.primaries()? {
-            let info: String = ask(&server, redis::cmd("INFO")).await.map_err(failed)?;
+            let info: String = ask(&server, &redis::cmd("INFO")).await.map_err(failed)?;
             self.link.fits(&info)?;
         }
         Ok(())
     }
 
-    async fn run<T: FromRedisValue>(&self, key: &str, command: Cmd) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, StoreError> {
         self.query(key, command).await.map_err(failed)
     }
 
     // One server has all keys.
     #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))]
-    async fn query<T: FromRedisValue>(&self, key: &str, command: Cmd) -> RedisResult<T> {
+    async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> RedisResult<T> {
         match &self.link {
-            Link::Server(line) => {
-                let answer = ask(line, command).await;
+            Link::Server(connection) => {
+                let answer = ask(connection, command).await;
                 if let Err(error) = &answer
                     && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 {
                     // After a failover the address leads to another server, but the connection still to
                     // the one that was demoted. To end it is how to have it made anew.
-                    let _: RedisResult<()> = ask(line, redis::cmd("QUIT")).await;
+                    let _: RedisResult<()> = ask(connection, &redis::cmd("QUIT")).await;
                 }
                 answer
             }
@@ -249,9 +247,9 @@ impl RedisStore {
         };
         let known = command("EVALSHA", &script.hash);
         let key = keys.first().copied().unwrap_or_default();
-        match self.query(key, known).await {
+        match self.query(key, &known).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(key, command("EVAL", &script.code)).await
+                self.run(key, &command("EVAL", &script.code)).await
             }
             answer => answer.map_err(failed),
         }
@@ -281,7 +279,7 @@ impl RedisStore {
     async fn value(&self, id: SessionId) -> Result<Option<Vec<u8>>, StoreError> {
         let key = self.keys.session(id);
         loop {
-            let value = self.run(&key, Cmd::get(&key)).await?;
+            let value = self.run(&key, &Cmd::get(&key)).await?;
             if self.carries_out(id, &value).await? {
                 continue;
             }
@@ -317,7 +315,7 @@ impl RedisStore {
             return Ok(0);
         };
         match &self.link {
-            Link::Server(_) => self.run(first, Cmd::unlink(keys)).await,
+            Link::Server(_) => self.run(first, &Cmd::unlink(keys)).await,
             #[cfg(feature = "redis-cluster")]
             Link::Cluster(_) => self.unlink_on_cluster(keys).await,
         }
@@ -344,7 +342,7 @@ impl RedisStore {
                     .arg("COUNT")
                     .arg(1_000);
                 let (next, keys): (_, Vec<Vec<u8>>) =
-                    ask(&server, command).await.map_err(failed)?;
+                    ask(&server, &command).await.map_err(failed)?;
                 let rest = |key: &Vec<u8>| {
                     let key = std::str::from_utf8(key).ok()?;
                     Some(key.strip_prefix(start)?.strip_suffix('}')?.to_owned())
@@ -360,8 +358,8 @@ impl RedisStore {
     }
 }
 
-async fn ask<T: FromRedisValue>(line: &Line, command: Cmd) -> RedisResult<T> {
-    Ok(redis::from_redis_value(line.ask(command).await?)?)
+async fn ask<T: FromRedisValue>(connection: &ConnectionManager, command: &Cmd) -> RedisResult<T> {
+    command.query_async(&mut connection.clone()).await
 }
 
 impl fmt::Debug for RedisStore {
@@ -392,15 +390,15 @@ const NO_CLUSTER: &str = "the server does not answer as part of a cluster; if it
 
 #[derive(Clone)]
 enum Link {
-    Server(Line),
+    Server(ConnectionManager),
     #[cfg(feature = "redis-cluster")]
     Cluster(Arc<nodes::Nodes>),
 }
 
 impl Link {
-    fn primaries(&self) -> Result<Vec<Line>, StoreError> {
+    fn primaries(&self) -> Result<Vec<ConnectionManager>, StoreError> {
         match self {
-            Self::Server(line) => Ok(vec![line.clone()]),
+            Self::Server(connection) => Ok(vec![connection.clone()]),
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(nodes) => nodes.masters().map_err(failed),
         }
@@ -659,13 +657,13 @@ impl SessionStore for RedisStore {
             return self.list_on_cluster(owner, now).await;
         }
         let index = self.keys.index(owner);
-        let ids: Vec<String> = self.run(&index, Cmd::zrange(&index, 0, -1)).await?;
+        let ids: Vec<String> = self.run(&index, &Cmd::zrange(&index, 0, -1)).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let records: Vec<Option<Vec<u8>>> = self.run(&index, Cmd::mget(&keys)).await?;
+        let records: Vec<Option<Vec<u8>>> = self.run(&index, &Cmd::mget(&keys)).await?;
         let mut found = Vec::new();
         let mut is_clean = true;
         for (id, bytes) in ids.into_iter().zip(records) {

@@ -455,7 +455,7 @@ impl RedisStore {
     pub(super) async fn unlink_on_cluster(&self, keys: &[String]) -> Result<usize, StoreError> {
         let mut unlinked = Vec::with_capacity(keys.len());
         for key in keys {
-            unlinked.push(async move { self.run::<usize>(key, Cmd::unlink(key)).await });
+            unlinked.push(async move { self.run::<usize>(key, &Cmd::unlink(key)).await });
         }
         Ok(together(unlinked).await?.into_iter().sum())
     }

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use redis::aio::{ConnectionLike as _, ConnectionManager};
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 
-use super::line::Line;
 use super::patience;
 
 /// How often a command follows where nodes point to, or waits for a slot that is on its way.
@@ -50,7 +49,7 @@ struct Known {
     masters: std::collections::BTreeMap<u16, (u16, Address)>,
     /// All nodes, replicas too.
     nodes: Vec<Address>,
-    lines: HashMap<Address, Line>,
+    connections: HashMap<Address, ConnectionManager>,
     /// How often somebody looked.
     looks: usize,
 }
@@ -78,7 +77,7 @@ impl Nodes {
     }
 
     /// Sends a command to the master that has a key.
-    pub(super) async fn query(self: &Arc<Self>, key: &str, command: Cmd) -> RedisResult<Value> {
+    pub(super) async fn query(self: &Arc<Self>, key: &str, command: &Cmd) -> RedisResult<Value> {
         if self.is_suspect.swap(false, Ordering::Relaxed) {
             self.look_soon();
         }
@@ -94,7 +93,7 @@ impl Nodes {
         let mut tries = 0;
         loop {
             let waiting = Waiting(self);
-            let answer = self.send(&to, command.clone(), asks).await;
+            let answer = self.send(&to, command, asks).await;
             std::mem::forget(waiting);
             let Err(error) = answer else {
                 return answer;
@@ -122,23 +121,34 @@ impl Nodes {
         }
     }
 
-    /// A line to each master.
-    pub(super) fn masters(&self) -> RedisResult<Vec<Line>> {
+    /// A connection to each master.
+    pub(super) fn masters(&self) -> RedisResult<Vec<ConnectionManager>> {
         let mut masters: Vec<_> = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.masters.values().map(|(_, at)| at.clone()).collect()
         };
         masters.sort_unstable();
         masters.dedup();
-        masters.iter().map(|at| self.line(at)).collect()
+        masters.iter().map(|at| self.connection(at)).collect()
     }
 
-    async fn send(&self, to: &Address, command: Cmd, asks: bool) -> RedisResult<Value> {
-        let line = self.line(to)?;
-        match asks {
-            false => line.ask(command).await,
-            true => line.ask_after(redis::cmd("ASKING"), command).await,
+    async fn send(&self, to: &Address, command: &Cmd, asks: bool) -> RedisResult<Value> {
+        let mut connection = self.connection(to)?;
+        if !asks {
+            return connection
+                .req_packed_command(command)
+                .await?
+                .extract_error();
         }
+        // The two must come one right after the other.
+        let mut both = redis::pipe();
+        both.cmd("ASKING").add_command(command.clone());
+        let answers = connection.req_packed_commands(&both, 1, 1).await?;
+        answers
+            .into_iter()
+            .next()
+            .unwrap_or(Value::Nil)
+            .extract_error()
     }
 
     fn master(&self, slot: u16) -> Option<Address> {
@@ -147,10 +157,10 @@ impl Nodes {
         (*first <= slot).then(|| master.clone())
     }
 
-    fn line(&self, to: &Address) -> RedisResult<Line> {
+    fn connection(&self, to: &Address) -> RedisResult<ConnectionManager> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = known.lines.get(to) {
-            return Ok(line.clone());
+        if let Some(connection) = known.connections.get(to) {
+            return Ok(connection.clone());
         }
         let mut addr = self.info.addr().clone();
         if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } =
@@ -159,9 +169,9 @@ impl Nodes {
             (*host, *port) = to.clone();
         }
         let client = Client::open(self.info.clone().set_addr(addr))?;
-        let line = Line::new(ConnectionManager::new_lazy_with_config(client, patience())?);
-        known.lines.insert(to.clone(), line.clone());
-        Ok(line)
+        let connection = ConnectionManager::new_lazy_with_config(client, patience())?;
+        known.connections.insert(to.clone(), connection.clone());
+        Ok(connection)
     }
 
     /// Has somebody look who has which slot, unless that is being done.
@@ -204,13 +214,13 @@ impl Nodes {
         let mut why =
             RedisError::from((ErrorKind::Client, "no node of the cluster answers in time"));
         for node in candidates {
-            match tokio::time::timeout(SAY, self.send(&node, slots.clone(), false)).await {
+            match tokio::time::timeout(SAY, self.send(&node, &slots, false)).await {
                 Err(_) => {}
                 Ok(Err(error)) => why = error,
                 Ok(Ok(answer)) => {
                     if let Some((masters, nodes)) = ranges(answer, &node) {
                         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                        known.lines.retain(|at, _| nodes.contains(at));
+                        known.connections.retain(|at, _| nodes.contains(at));
                         (known.masters, known.nodes) = (masters, nodes);
                         return Ok(());
                     }

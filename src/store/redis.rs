@@ -222,9 +222,8 @@ impl RedisStore {
                 if let Err(error) = &answer
                     && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 {
-                    // After a failover the address leads to another server, but the connection still to
-                    // the one that was demoted. To end it is how to have it made anew.
-                    let _: RedisResult<()> = ask(connection, &redis::cmd("QUIT")).await;
+                    // In a box, as all that is rare: what is not is part of every call's future.
+                    Box::pin(quit(connection)).await;
                 }
                 answer
             }
@@ -249,7 +248,8 @@ impl RedisStore {
         let key = keys.first().copied().unwrap_or_default();
         match self.query(key, &known).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(key, &command("EVAL", &script.code)).await
+                let code = command("EVAL", &script.code);
+                Box::pin(async move { self.run(key, &code).await }).await
             }
             answer => answer.map_err(failed),
         }
@@ -356,6 +356,12 @@ impl RedisStore {
         }
         Ok(())
     }
+}
+
+/// Ends a connection. After a failover the address leads to another server, but the connection still to the
+/// one that was demoted; to end it is how to have it made anew.
+async fn quit(connection: &ConnectionManager) {
+    let _: RedisResult<()> = ask(connection, &redis::cmd("QUIT")).await;
 }
 
 async fn ask<T: FromRedisValue>(connection: &ConnectionManager, command: &Cmd) -> RedisResult<T> {
@@ -541,7 +547,7 @@ impl SessionStore for RedisStore {
         if let Some(owner) = &record.owner
             && record.expires > signed_in(record).saturating_add(INDEXED)
         {
-            self.extend(owner, record.expires).await?;
+            Box::pin(self.extend(owner, record.expires)).await?;
         }
         let record = (record.encode(), end(record));
         let expected = begins(&record.0, expected);
@@ -622,7 +628,7 @@ impl SessionStore for RedisStore {
                 Value::Array(owner) if !arguments[2].is_empty() => {
                     let owner = redis::from_redis_value::<Vec<String>>(Value::Array(owner));
                     for owner in owner.map_err(StoreError::corrupt)? {
-                        self.extend(&owner, expires).await?;
+                        Box::pin(self.extend(&owner, expires)).await?;
                     }
                     arguments[2] = b"";
                     continue;

@@ -501,8 +501,8 @@ impl RedisStore {
             return Ok(false);
         };
         let owner = Record::decode(record)?.owner;
-        self.carry_out(id, owner.as_deref().unwrap_or_default(), &evicting)
-            .await?;
+        let owner = owner.as_deref().unwrap_or_default();
+        Box::pin(self.carry_out(id, owner, &evicting)).await?;
         Ok(true)
     }
 

@@ -84,7 +84,7 @@ impl Nodes {
         let slot = slot(key.as_bytes());
         let mut to = self.master(slot);
         if to.is_none() {
-            self.look().await?;
+            Box::pin(self.look()).await?;
             to = self.master(slot);
         }
         let nobody = RedisError::from((ErrorKind::Client, "no node of the cluster has the slot"));

@@ -1,7 +1,8 @@
 //! How many instructions a session adds to a request: the same whatever else the machine does.
 //!
 //! Each scenario runs in a process of its own under valgrind's callgrind, for N and for 2 N requests;
-//! the difference is what N requests cost. What the router costs without a layer is subtracted.
+//! the difference is what N requests cost. What the router costs without a layer is subtracted. Beside it stands
+//! what the least of layers adds that keeps the first of our promises (see `requests/floor.rs`).
 //! SHA-256 runs in software there: valgrind knows none of the processor's instructions for it.
 //!
 //! ```text
@@ -9,6 +10,8 @@
 //! cargo bench --features signed --bench instructions -- --check FILE    and fails above a bound of it
 //! ```
 
+#[path = "requests/floor.rs"]
+mod floor;
 #[path = "requests/ours.rs"]
 mod ours;
 mod requests;
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
                 for application in ["bare", "ours", "signed"] {
                     run(&router(application), scenario.name, 1);
                 }
+                if floor::SCENARIOS.contains(&scenario.name) {
+                    run(&router("floor"), scenario.name, 1);
+                }
             }
         }
     }
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
 fn router(application: &str) -> Router {
     match application {
         "bare" => bare(),
+        "floor" => floor::application(),
         "signed" => {
             let keys = KeyRing::generate().expect("random bytes");
             let layer = SessionLayer::builder(MemoryStore::new()).signed(keys);
@@ -73,10 +80,10 @@ fn run(app: &Router, name: &str, count: usize) {
     });
 }
 
-/// Prints what each scenario adds over the bare router.
+/// Prints what each scenario adds over the bare router, and what any layer does at least.
 fn table() -> Vec<(&'static str, u64)> {
-    println!("| instructions a request | bare router | session adds |");
-    println!("|---|--:|--:|");
+    println!("| instructions a request | bare router | session adds | floor |");
+    println!("|---|--:|--:|--:|");
     SCENARIOS
         .into_iter()
         .map(|scenario| (scenario.name, "ours", scenario.name))
@@ -85,9 +92,14 @@ fn table() -> Vec<(&'static str, u64)> {
             ("read, signed, forged", "signed", "read, forged"),
         ])
         .map(|(name, application, scenario)| {
-            let [bare, with] = ["bare", application].map(|app| cost(app, scenario));
-            let added = with.saturating_sub(bare);
-            println!("| {name} | {bare} | {added} |");
+            let bare = cost("bare", scenario);
+            let added = cost(application, scenario).saturating_sub(bare);
+            let floor = if floor::SCENARIOS.contains(&name) {
+                cost("floor", scenario).saturating_sub(bare).to_string()
+            } else {
+                String::new()
+            };
+            println!("| {name} | {bare} | {added} | {floor} |");
             (name, added)
         })
         .collect()

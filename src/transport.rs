@@ -1,5 +1,6 @@
 //! The client's token, in and out of HTTP messages.
 
+use std::slice;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, WWW_AUTHENTICATE};
@@ -11,27 +12,35 @@ use crate::seal::{Seal, Ticket};
 
 /// The lines of a request's header that can carry a token, kept by reference count and read only when
 /// a handler asks for the session.
-#[derive(Clone, Default)]
-pub(crate) struct Carried {
-    first: Option<HeaderValue>,
-    // Several lines are rare; an empty `Vec` costs nothing.
-    rest: Vec<HeaderValue>,
+#[derive(Clone)]
+pub(crate) enum Carried {
+    None,
+    Line(HeaderValue),
+    /// Rare.
+    Lines(Box<[HeaderValue]>),
 }
 
 impl Carried {
     pub(crate) fn new(headers: &HeaderMap, carrier: &Carrier) -> Self {
         let mut lines = headers.get_all(carrier.header()).into_iter();
-        let first = lines.next().cloned();
-        let rest = match lines.next() {
-            Some(second) => [second].into_iter().chain(lines).cloned().collect(),
-            None => Vec::new(),
-        };
-        Self { first, rest }
+        match (lines.next(), lines.next()) {
+            (None, _) => Self::None,
+            (Some(line), None) => Self::Line(line.clone()),
+            (Some(first), Some(second)) => {
+                let lines = [first, second].into_iter().chain(lines);
+                Self::Lines(lines.cloned().collect())
+            }
+        }
     }
 
     pub(crate) fn candidates(&self, carrier: &Carrier, seal: &Seal) -> Candidates<'_> {
-        let lines = self.first.iter().chain(&self.rest);
-        carrier.candidates(lines.map(HeaderValue::as_bytes), |value| seal.fits(value))
+        let lines = match self {
+            Self::None => &[],
+            Self::Line(line) => slice::from_ref(line),
+            Self::Lines(lines) => lines,
+        };
+        let lines = lines.iter().map(HeaderValue::as_bytes);
+        carrier.candidates(lines, |value| seal.fits(value))
     }
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Draft {
     pub(crate) no_touch: bool,
     /// Whether `run` put the changes on newer data, so that `content` is not what the handler saw.
     pub(crate) rebased: bool,
+    /// A write may have reached the store unseen: `stored` may be out of date.
+    pub(crate) unsure: bool,
 }
 
 impl Draft {
@@ -113,6 +115,7 @@ impl Draft {
             began,
             no_touch: false,
             rebased: false,
+            unsure: false,
         }
     }
 }
@@ -323,6 +326,8 @@ impl Draft {
         let stored_data = record.map_or(EMPTY, |record| &record.data);
         let content = self.content.as_deref();
         let other_policy = record.is_some_and(|record| record.policy != terms.own);
+        // Then it says little to be as the record was.
+        let unsure = record.is_some() && self.unsure;
         // Upkeep is for the end of the request: `save` does what it was asked, no more.
         let upkeep = record.filter(|_| occasion != Occasion::Save);
         let used = upkeep.filter(|_| !self.no_touch);
@@ -331,7 +336,9 @@ impl Draft {
         });
         Situation {
             exists: record.is_some(),
-            changed: content.is_some_and(|content| content != stored_data) || other_policy,
+            changed: content.is_some_and(|content| content != stored_data)
+                || other_policy
+                || (unsure && (content.is_some() || self.actions.policy.is_some())),
             empty: content.is_none_or(|content| content == EMPTY),
             renew: self.actions.renew,
             sign_in: self.actions.sign_in.is_some(),
@@ -415,6 +422,7 @@ impl Draft {
             self.content = Some(data.encode());
         }
         self.rebased = true;
+        self.unsure = false;
         stored.record = current;
         Ok(Rebased::Done)
     }

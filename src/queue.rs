@@ -59,7 +59,12 @@ impl Queue {
             }
             Entry::Occupied(mut line) => {
                 let (turn, place) = oneshot::channel();
-                line.get_mut().push_back(turn);
+                let line = line.get_mut();
+                if line.len() == line.capacity() {
+                    // Sooner than the line grows: a turn may last, and places be given up behind it.
+                    line.retain(|turn| !turn.is_closed());
+                }
+                line.push_back(turn);
                 Err(place)
             }
         }
@@ -207,6 +212,18 @@ mod tests {
         drop(given_a_turn);
         drop(last.await.unwrap());
         assert_eq!(queue.lines().len(), 0);
+    }
+
+    #[test]
+    fn places_that_are_given_up_take_no_room() {
+        let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
+        let _first = queue.turn(id).unwrap();
+        let _waiting: Vec<_> = (0..10).map(|_| queue.turn(id).unwrap_err()).collect();
+        for _ in 0..1000 {
+            drop(queue.turn(id).unwrap_err());
+        }
+        let standing = queue.lines().get(&id).map_or(0, VecDeque::len);
+        assert!((10..50).contains(&standing), "{standing}");
     }
 
     #[test]

@@ -703,7 +703,9 @@ impl Session {
     ///
     /// If the future is dropped, and after an error other than gone or superseded, the changes stay
     /// pending: they are tried again with the next `save` or when the response is ready. If they did
-    /// reach the store, an [`update`](Self::update) then counts twice.
+    /// reach the store, an [`update`](Self::update) then counts twice, and the client of a
+    /// [`renew`](Self::renew) or [`sign_in`](Self::sign_in) whose future was dropped may be left with a
+    /// token that is no longer accepted.
     ///
     /// Poll the future or drop it. While one is kept that nobody polls, whatever else would write the
     /// session waits for it: the end of this request until the

@@ -124,6 +124,7 @@ impl<'a> Lease<'a> {
                 began: state.draft.began,
                 no_touch: state.draft.no_touch,
                 rebased: false,
+                unsure: state.draft.unsure,
             },
             settled: false,
             resets: state.resets,
@@ -150,12 +151,20 @@ impl<'a> Lease<'a> {
         let draft = &mut self.draft;
         let mut state = session.state();
         state.saving -= 1;
+        if self.plan != Plan::Nothing {
+            state.draft.unsure = false;
+        }
         if state.ends != self.ends {
             // Destroyed meanwhile: what was just stored has to go.
             let id = draft.stored.as_ref().map(Stored::id);
             let destroy = &mut state.draft.actions.destroy;
             *destroy = destroy.or(id);
             return;
+        }
+        if outcome == Outcome::Unchanged {
+            // Such as the policy of a session that will only begin to have values.
+            let later = mem::take(&mut state.draft.actions);
+            state.draft.actions = mem::take(&mut draft.actions).then(later);
         }
         let before = mem::take(&mut state.notice);
         let current = draft.current(context);
@@ -230,6 +239,7 @@ impl Drop for Lease<'_> {
         let mut overwritten = Overwritten::default();
         let mut state = self.session.state();
         state.saving -= 1;
+        state.draft.unsure |= self.plan != Plan::Nothing;
         // Once the response is on its way nobody would write what goes back.
         if state.resets == self.resets && !state.closed {
             let later = mem::replace(&mut state.draft.changes, draft.changes);

@@ -483,3 +483,16 @@ async fn a_clock_that_is_set_back_revives_no_token_whose_grace_was_seen_to_end()
     assert!(!old.is_known().await);
     assert!(client.is_known().await);
 }
+
+/// A `save` that has nothing to store forgets nothing.
+#[tokio::test]
+async fn a_policy_outlives_a_save_before_the_first_value() {
+    let client = Server::new().client();
+    let work = async |s: Session| {
+        s.remember(Duration::from_secs(3600))?;
+        s.save().await?;
+        s.insert("a", 1)
+    };
+    let seen = client.run(work).await;
+    assert_eq!(seen.cookie().unwrap().max_age(), Some(3600));
+}

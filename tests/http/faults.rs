@@ -1032,3 +1032,37 @@ async fn a_request_dropped_at_any_await_leaves_the_old_state_or_the_new() {
         }
     }
 }
+
+/// What a handler took back after a `save` that failed, or that it gave up, is not in the store, whether or not
+/// the `save` got there.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_back_after_a_failed_save_is_not_stored() {
+    for fault in [
+        Fault::Fail,
+        Fault::FailAfter,
+        Fault::PauseAfter(Pause::new()),
+    ] {
+        for gives_up in [false, true] {
+            let server = Server::new();
+            let client = server.visitor().await;
+            client.act(|s| s.insert("paid", false)).await.ok();
+            server.store.inject(Operation::Update, 1, fault.clone());
+            let work = async move |s: Session| {
+                s.insert("paid", true)?;
+                s.insert("new", 1)?;
+                s.remember(90 * 24 * 60 * MINUTE)?;
+                let patience = if gives_up { 1 } else { 1_000_000 };
+                let save = tokio::time::timeout(Duration::from_millis(patience), s.save());
+                assert!(!matches!(save.await, Ok(Ok(()))));
+                s.insert("paid", false)?;
+                s.remove("new")?;
+                s.forget()
+            };
+            client.run(work).await.ok();
+            let paid = client.look(|s| s.get::<bool>("paid").unwrap()).await;
+            assert_eq!(paid, Some(false), "{fault:?}");
+            assert_eq!(client.value("new").await, None, "{fault:?}");
+            assert_eq!(client.record().await.unwrap().policy, None, "{fault:?}");
+        }
+    }
+}

@@ -697,7 +697,8 @@ impl Session {
     /// stored is then unknown. [`Error::is_gone`] and [`Error::is_superseded`] if the session ended
     /// or was renewed meanwhile: the changes are dropped. [`Error::is_conflict`],
     /// [`Error::is_too_large`] and [`Error::is_decode`] if they do not fit what a parallel request
-    /// has stored. [`Error::is_committed`] once the response is on its way.
+    /// has stored. [`Error::is_decode`] is also said of changes that were made while this was under way: those
+    /// are dropped, and the ones before them stored. [`Error::is_committed`] once the response is on its way.
     ///
     /// # Cancel safety
     ///

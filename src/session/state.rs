@@ -136,14 +136,14 @@ impl<'a> Lease<'a> {
         let context = &self.session.0.context;
         let done = commit::run(context, &mut self.draft, self.plan, self.occasion).await;
         match &done {
-            Ok(outcome) => self.settle(*outcome),
+            Ok(outcome) => self.settle(*outcome)?,
             Err(error) => commit::failed(context, &self.draft, error),
         }
         done
     }
 
-    /// Makes the session show what is stored now.
-    fn settle(&mut self, outcome: Outcome) {
+    /// Makes the session show what is stored now. Fails if what came in meanwhile does not fit that.
+    fn settle(&mut self, outcome: Outcome) -> Result<()> {
         let session = self.session;
         let context = &session.0.context;
         let dropped = matches!(outcome, Outcome::Gone | Outcome::Superseded);
@@ -159,7 +159,7 @@ impl<'a> Lease<'a> {
             let id = draft.stored.as_ref().map(Stored::id);
             let destroy = &mut state.draft.actions.destroy;
             *destroy = destroy.or(id);
-            return;
+            return Ok(());
         }
         if outcome == Outcome::Unchanged {
             // Such as the policy of a session that will only begin to have values.
@@ -178,12 +178,14 @@ impl<'a> Lease<'a> {
         let shown = !draft.rebased && !dropped;
         // After its end nothing came in.
         if state.resets == self.resets && !(state.closed && shown) {
-            self.rejoin(state, dropped);
+            self.rejoin(state, dropped)
+        } else {
+            Ok(())
         }
     }
 
-    /// Puts what came in meanwhile on top of what is stored now.
-    fn rejoin(&mut self, state: MutexGuard<'_, State>, dropped: bool) {
+    /// Puts what came in meanwhile on top of what is stored now. What does not fit that is dropped.
+    fn rejoin(&mut self, state: MutexGuard<'_, State>, dropped: bool) -> Result<()> {
         let session = self.session;
         let draft = &mut self.draft;
         // Dropped after the lock is let go of.
@@ -192,6 +194,7 @@ impl<'a> Lease<'a> {
         } else {
             draft.changes.take_reads()
         };
+        let mut fits = Ok(());
         let mut later;
         let mut state = state;
         later = mem::take(&mut state.draft.changes);
@@ -199,21 +202,27 @@ impl<'a> Lease<'a> {
             let stored = state.draft.stored.as_ref();
             let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
             // What was just written or loaded parses.
-            let Some(Ok(mut data)) = data else { return };
+            let Some(Ok(mut data)) = data else {
+                return fits;
+            };
             while !later.is_empty() {
                 // Closures of the application run without the lock.
                 drop(state);
                 let mut redone = data.clone();
                 let mut again = mem::take(&mut later);
-                if again.replay(&mut redone).is_ok() {
-                    data = redone;
-                    drop(changes.extend(again));
-                } else {
-                    drop(again);
+                match again.replay(&mut redone) {
+                    Ok(()) => {
+                        data = redone;
+                        drop(changes.extend(again));
+                    }
+                    Err(error) => {
+                        drop(again);
+                        fits = Err(error);
+                    }
                 }
                 state = session.state();
                 if state.resets != self.resets {
-                    return;
+                    return fits;
                 }
                 later = mem::take(&mut state.draft.changes);
             }
@@ -221,12 +230,13 @@ impl<'a> Lease<'a> {
         }
         // Once the response is on its way nobody would write them, nor drop them.
         if state.closed {
-            return;
+            return fits;
         }
         let overwritten = changes.extend(mem::take(&mut later));
         mem::swap(&mut state.draft.changes, &mut changes);
         drop(state);
         drop(overwritten);
+        fits
     }
 }
 

@@ -482,3 +482,30 @@ async fn a_read_before_a_save_counts_for_a_set_after_it() {
         );
     }
 }
+
+/// What a handler changes while a `save` is under way is not lost in silence if it does not fit what the
+/// `save` found.
+#[tokio::test]
+async fn a_save_says_that_what_came_in_meanwhile_does_not_fit() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    let (other, store) = (client.twin(), server.store.clone());
+    let work = async move |s: Session| {
+        s.insert("x", 1).unwrap();
+        other.act(|s| s.insert("b", "text")).await.ok();
+        let pause = Pause::new();
+        store.inject(Operation::Update, 2, Fault::Pause(pause.clone()));
+        let save = tokio::spawn({
+            let s = s.clone();
+            async move { s.save().await }
+        });
+        pause.reached().await;
+        s.update("b", |n: &mut u64| *n += 1).unwrap();
+        pause.release();
+        let error = save.await.unwrap().unwrap_err();
+        assert!(error.is_decode(), "{error}");
+        assert_eq!(s.get::<String>("b").unwrap().as_deref(), Some("text"));
+    };
+    client.run(work).await.ok();
+    assert_eq!(client.value("x").await, Some(1));
+}

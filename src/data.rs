@@ -258,10 +258,11 @@ impl Data {
         self.size
     }
 
-    /// How many bytes [`encode`](Self::encode) would make once `key` has a value of `len` bytes.
-    pub(crate) fn encoded_len_with(&self, key: &str, len: usize) -> usize {
-        match self.get(key) {
-            Some(old) => self.size - old.len() + len,
+    /// How many bytes [`encode`](Self::encode) would make once `key` has a value of `len` bytes in the
+    /// place of the one `before`.
+    pub(crate) fn encoded_len_with(&self, key: &str, before: Option<&[u8]>, len: usize) -> usize {
+        match before {
+            Some(before) => self.size - before.len() + len,
             None => self.size + member_len(key.as_bytes(), len) + usize::from(self.len() > 0),
         }
     }
@@ -466,10 +467,10 @@ mod tests {
         let keys = ["", "\"", "\\", "\u{0}\u{1f}\u{7f}", "ключ", "a\nb", "🎩"];
         let mut data = Data::new();
         for key in keys {
-            let expected = data.encoded_len_with(key, 4);
+            let expected = data.encoded_len_with(key, data.get(key), 4);
             data.set(key.into(), json("true"));
             assert_eq!(data.encoded_len(), expected);
-            assert_eq!(data.encoded_len_with(key, 5), expected + 1);
+            assert_eq!(data.encoded_len_with(key, data.get(key), 5), expected + 1);
         }
         let again = parse(&encoded(&data)).unwrap();
         for key in keys {
@@ -499,7 +500,7 @@ mod tests {
             for (key, value) in changes {
                 if let Some(value) = value {
                     let json = json(&value.to_string());
-                    let expected = data.encoded_len_with(&key, json.len());
+                    let expected = data.encoded_len_with(&key, data.get(&key), json.len());
                     data.set(key.clone().into(), json);
                     prop_assert_eq!(data.encoded_len(), expected);
                     map.insert(key, value);

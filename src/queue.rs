@@ -11,6 +11,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{self, Receiver, Sender};
@@ -52,22 +53,26 @@ impl Queue {
     /// The right to commit a session, or a place in the line of those who wait for it, since somebody
     /// in this process commits it already. To drop the place is to give it up.
     pub(crate) fn turn(&self, id: SessionId) -> Result<Turn, Receiver<Turn>> {
-        match self.lines().entry(id) {
+        let mut given_up = VecDeque::new();
+        let mut lines = self.lines();
+        let line = match lines.entry(id) {
             Entry::Vacant(nobody) => {
                 nobody.insert(VecDeque::new());
-                Ok(Turn::new(self.clone(), id))
+                return Ok(Turn::new(self.clone(), id));
             }
-            Entry::Occupied(mut line) => {
-                let (turn, place) = oneshot::channel();
-                let line = line.get_mut();
-                if line.len() == line.capacity() {
-                    // Sooner than the line grows: a turn may last, and places be given up behind it.
-                    line.retain(|turn| !turn.is_closed());
-                }
-                line.push_back(turn);
-                Err(place)
-            }
+            Entry::Occupied(line) => line.into_mut(),
+        };
+        if line.len() == line.capacity() {
+            // Sooner than the line grows: a turn may last, and places be given up behind it.
+            let all = mem::take(line).into_iter();
+            (*line, given_up) = all.partition(|turn| !turn.is_closed());
         }
+        let (turn, place) = oneshot::channel();
+        line.push_back(turn);
+        drop(lines);
+        // Without the lock: each may be the last to know of the task that gave it up.
+        drop(given_up);
+        Err(place)
     }
 
     /// The first of those who wait. If there is nobody, the line is forgotten.

@@ -232,10 +232,7 @@ impl Session {
         before: Option<&[u8]>,
         json: &[u8],
     ) -> Result<()> {
-        let size = match before {
-            Some(before) => state.data.encoded_len() - before.len() + json.len(),
-            None => state.data.encoded_len_with(key, json.len()),
-        };
+        let size = state.data.encoded_len_with(key, before, json.len());
         let config = &self.0.context.config;
         if config.allows(size, state.data.encoded_len()) {
             Ok(())

@@ -269,6 +269,7 @@ fn open(
         let error = Error::from(error);
         context.tell(&SessionEvent::Corrupt { session, error });
     };
+    // By reference until it has its place: a record is large, and each name it gets is a move.
     let record = match loaded {
         Ok(Some(ref record)) => record,
         Ok(None) => {

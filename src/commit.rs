@@ -13,7 +13,7 @@ use crate::changes::Changes;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::context::Context;
-use crate::data::{Data, EMPTY};
+use crate::data::{Content, Data, EMPTY};
 use crate::error::{Error, Result, StoreError};
 use crate::event::SessionEvent;
 use crate::expiry::ExpiryPolicy;
@@ -87,7 +87,7 @@ pub(crate) enum Occasion {
 pub(crate) struct Draft {
     pub(crate) stored: Option<Stored>,
     /// The values after the changes, encoded; absent when there are no changes.
-    pub(crate) content: Option<Arc<[u8]>>,
+    pub(crate) content: Option<Content>,
     pub(crate) changes: Changes,
     pub(crate) actions: Actions,
     /// When it was decided what to do, and then when that was done.
@@ -361,12 +361,12 @@ impl Draft {
     }
 
     /// The values to store. Those of another owner do not count.
-    fn data(&self) -> Arc<[u8]> {
+    fn data(&self) -> Content {
         let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
         match (&self.content, stored) {
-            (Some(content), _) => Arc::clone(content),
-            (None, Some(stored)) => Arc::clone(&stored.record.data),
-            (None, None) => Arc::from(EMPTY),
+            (Some(content), _) => content.clone(),
+            (None, Some(stored)) => stored.record.data.clone(),
+            (None, None) => Content::empty(),
         }
     }
 
@@ -483,7 +483,7 @@ impl Draft {
 }
 
 fn parse(record: &Record) -> Result<Data> {
-    Data::parse(Arc::clone(&record.data)).map_err(|error| StoreError::corrupt(error).into())
+    Data::parse(record.data.clone()).map_err(|error| StoreError::corrupt(error).into())
 }
 
 enum Rebased {

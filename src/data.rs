@@ -1,14 +1,15 @@
 //! A session's values: a JSON object kept as raw JSON until a handler asks for a key.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
 use std::mem;
-use std::ops::Range;
+use std::ops::{ControlFlow, Deref, Range};
 use std::sync::Arc;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::InvalidJson;
@@ -46,6 +47,89 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
     result
 }
 
+/// Fails for what is no JSON: `Serialize` can be made to write anything.
+pub(crate) fn check_value(text: &[u8]) -> serde_json::Result<()> {
+    if scan::is_value(text) {
+        return Ok(());
+    }
+    serde_json::from_slice(text).map(|IgnoredAny| ())
+}
+
+/// The values of a session as a store keeps them: bytes, opaque to it.
+///
+/// They dereference to `[u8]`, and clones share them. A store that hands out the `Content` that it was
+/// given, as one in memory does, spares the next request to check it again.
+///
+/// ```
+/// use cloakroom::store::Content;
+///
+/// let content = Content::from(br#"{"theme":"dark"}"#.to_vec());
+/// assert_eq!(content.len(), 16);
+/// assert_eq!(format!("{content:?}"), "Content { len: 16, .. }");
+/// ```
+#[derive(Clone)]
+pub struct Content {
+    bytes: Arc<[u8]>,
+    /// This process wrote them: an object, its keys in order.
+    checked: bool,
+}
+
+impl Content {
+    fn written(bytes: Arc<[u8]>) -> Self {
+        let checked = true;
+        Self { bytes, checked }
+    }
+
+    /// Without values.
+    pub(crate) fn empty() -> Self {
+        Self::written(EMPTY.into())
+    }
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<Arc<[u8]>> for Content {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        let checked = false;
+        Self { bytes, checked }
+    }
+}
+
+impl From<&[u8]> for Content {
+    fn from(bytes: &[u8]) -> Self {
+        Arc::<[u8]>::from(bytes).into()
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Arc::<[u8]>::from(bytes).into()
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Content {}
+
+/// Without the values (S-10).
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The values of a session.
 ///
 /// Loaded values stay where they are, in the record's bytes; only what a handler sets is a buffer of
@@ -54,8 +138,10 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
 pub(crate) struct Data {
     /// An object as this crate writes it.
     source: Arc<[u8]>,
-    /// Sorted by key.
-    entries: Vec<Entry>,
+    /// Sorted by key. What is known to be an object is not looked through before it must be.
+    entries: OnceCell<Vec<Entry>>,
+    /// A key was looked for without them.
+    searched: Cell<bool>,
     /// The length of the encoded object.
     size: usize,
     /// The source is the encoded object.
@@ -96,6 +182,8 @@ pub(crate) const EMPTY: &[u8] = b"{}";
 pub(crate) struct Held {
     text: Arc<[u8]>,
     range: Range<usize>,
+    /// Where its key was.
+    at: usize,
 }
 
 impl Held {
@@ -108,10 +196,16 @@ impl Held {
 impl Data {
     /// No values.
     pub(crate) fn new() -> Self {
+        Self::of(Vec::new())
+    }
+
+    fn of(entries: Vec<Entry>) -> Self {
+        let members: usize = entries.iter().map(|entry| entry.len(&[])).sum();
         Self {
             source: Arc::default(),
-            entries: Vec::new(),
-            size: EMPTY.len(),
+            size: EMPTY.len() + members + entries.len().saturating_sub(1),
+            entries: entries.into(),
+            searched: Cell::new(false),
             encoded: false,
         }
     }
@@ -120,38 +214,36 @@ impl Data {
     ///
     /// Skipping uses neither recursion nor memory in proportion to what the bytes claim, so damaged
     /// or hostile data costs no more than its length (S-74).
-    pub(crate) fn parse(source: Arc<[u8]>) -> Result<Self, InvalidJson> {
-        match index(&source) {
-            Some(entries) => Ok(Self {
-                size: source.len(),
-                source,
-                entries,
-                encoded: true,
-            }),
-            None => Self::rewrite(&source).map_err(|error| InvalidJson::new(&error)),
-        }
+    pub(crate) fn parse(content: Content) -> Result<Self, InvalidJson> {
+        let Content { bytes, checked } = content;
+        let entries = match checked {
+            true => OnceCell::new(),
+            false => match index(&bytes) {
+                Some(entries) => entries.into(),
+                None => return Ok(Self::of(rewrite(&bytes)?)),
+            },
+        };
+        Ok(Self {
+            size: bytes.len(),
+            source: bytes,
+            entries,
+            searched: Cell::new(false),
+            encoded: true,
+        })
     }
 
-    /// Reads an object that this crate would write otherwise: another writer's.
-    #[cold]
-    fn rewrite(source: &[u8]) -> serde_json::Result<Self> {
-        let mut json = serde_json::Deserializer::from_slice(source);
-        let mut entries = json.deserialize_map(Members)?;
-        json.end()?;
-        let by_key = |a: &Entry, b: &Entry| a.key(&[]).cmp(b.key(&[]));
-        entries.sort_by(by_key);
-        if entries
-            .windows(2)
-            .any(|pair| by_key(&pair[0], &pair[1]).is_eq())
-        {
-            return Err(serde::de::Error::custom("the object names a key twice"));
-        }
-        let members: usize = entries.iter().map(|entry| entry.len(&[])).sum();
-        Ok(Self {
-            size: EMPTY.len() + members + entries.len().saturating_sub(1),
-            entries,
-            ..Self::new()
+    fn entries(&self) -> &Vec<Entry> {
+        self.entries.get_or_init(|| {
+            // What this process wrote is an object.
+            let entries = index(&self.source).or_else(|| rewrite(&self.source).ok());
+            entries.unwrap_or_default()
         })
+    }
+
+    fn entries_mut(&mut self) -> (&mut Vec<Entry>, &[u8]) {
+        self.entries();
+        let entries = self.entries.get_mut().expect("they were just made");
+        (entries, &self.source)
     }
 
     /// Where a key is, or where it would be.
@@ -163,7 +255,7 @@ impl Data {
     }
 
     fn search(&self, key: &str) -> Result<usize, usize> {
-        self.entries
+        self.entries()
             .binary_search_by(|entry| entry.key(&self.source).cmp(key.as_bytes()))
     }
 
@@ -171,41 +263,92 @@ impl Data {
     fn find(&self, key: &str) -> Option<usize> {
         /// So many keys are sooner compared one by one: nearly all differ in length.
         const FEW: usize = 16;
-        if self.entries.len() > FEW {
+        let entries = self.entries();
+        if entries.len() > FEW {
             return self.search(key).ok();
         }
         let same = |entry: &Entry| entry.key(&self.source) == key.as_bytes();
-        self.entries.iter().position(same)
+        entries.iter().position(same)
     }
 
     /// The JSON text of a key's value.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         let at = self.find(key)?;
-        Some(self.entries[at].value(&self.source))
+        Some(self.entries()[at].value(&self.source))
     }
 
     /// A key's value for longer than the data is borrowed.
     pub(crate) fn hold(&self, key: &str) -> Option<Held> {
-        let (text, range) = match &self.entries[self.find(key)?] {
+        if self.entries.get().is_none() && !self.searched.replace(true) {
+            // For one key it is enough to read as far as that. For the next all are noted, so that nothing
+            // is read more than twice.
+            if let Some(found) = search_source(&self.source, key) {
+                return Some(Held {
+                    text: Arc::clone(&self.source),
+                    range: found?.value(),
+                    at: 0,
+                });
+            }
+        }
+        let at = self.find(key)?;
+        let (text, range) = match &self.entries()[at] {
             Entry::Loaded(member) => (&self.source, member.value()),
             Entry::Own(_, json) => (json, 0..json.len()),
         };
         let text = Arc::clone(text);
-        Some(Held { text, range })
+        Some(Held { text, range, at })
+    }
+
+    /// The same for a value that will be changed, for which all members are needed.
+    pub(crate) fn hold_to_change(&self, key: &str) -> Option<Held> {
+        self.entries();
+        self.hold(key)
+    }
+
+    /// Whether a key still has the value that was held, or still none.
+    pub(crate) fn still_has(&self, key: &str, held: Option<&Held>) -> bool {
+        match held {
+            Some(held) if self.is_at(key, held.at) => {
+                let value = self.entries()[held.at].value(&self.source);
+                std::ptr::eq(value, held.json()) || value == held.json()
+            }
+            held => self.get(key) == held.map(Held::json),
+        }
+    }
+
+    fn is_at(&self, key: &str, at: usize) -> bool {
+        let entry = self.entries().get(at);
+        entry.is_some_and(|entry| entry.key(&self.source) == key.as_bytes())
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
+        let position = self.position(&key);
+        self.set_at(position, key, json);
+    }
+
+    /// The same for a key whose value was held.
+    pub(crate) fn replace(&mut self, held: Option<&Held>, key: Key, json: Json) {
+        match held {
+            Some(held) if self.is_at(&key, held.at) => self.set_at(Ok(held.at), key, json),
+            _ => self.set(key, json),
+        }
+    }
+
+    fn set_at(&mut self, position: Result<usize, usize>, key: Key, json: Json) {
         self.encoded = false;
-        match self.position(&key) {
+        let (entries, source) = self.entries_mut();
+        match position {
             Ok(at) => {
-                self.size += json.len();
-                let old = mem::replace(&mut self.entries[at], Entry::Own(key, json));
-                self.size -= old.value(&self.source).len();
+                let len = json.len();
+                let old = mem::replace(&mut entries[at], Entry::Own(key, json));
+                let old = old.value(source).len();
+                self.size = self.size + len - old;
             }
             Err(at) => {
                 let entry = Entry::Own(key, json);
-                self.size += entry.len(&self.source) + usize::from(self.len() > 0);
-                self.entries.insert(at, entry);
+                let len = entry.len(source) + usize::from(!entries.is_empty());
+                entries.insert(at, entry);
+                self.size += len;
             }
         }
     }
@@ -216,29 +359,27 @@ impl Data {
             return false;
         };
         self.encoded = false;
-        let entry = self.entries.remove(at);
-        self.size -= entry.len(&self.source) + usize::from(self.len() > 0);
+        let (entries, source) = self.entries_mut();
+        let entry = entries.remove(at);
+        let len = entry.len(source) + usize::from(!entries.is_empty());
+        self.size -= len;
         true
     }
 
     pub(crate) fn clear(&mut self) {
-        self.encoded = false;
-        self.entries.clear();
-        self.size = EMPTY.len();
+        *self = Self::new();
     }
 
     /// Removes all keys but one.
     pub(crate) fn clear_but(&mut self, key: &str) {
-        let kept = self.find(key).map(|at| self.entries.remove(at));
-        self.clear();
-        if let Some(entry) = kept {
-            self.size += entry.len(&self.source);
-            self.entries.push(entry);
-        }
+        let kept = self.find(key).map(|at| self.entries_mut().0.remove(at));
+        self.encoded = false;
+        self.size = EMPTY.len() + kept.as_ref().map_or(0, |entry| entry.len(&self.source));
+        self.entries = Vec::from_iter(kept).into();
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     /// The application's keys.
@@ -248,7 +389,7 @@ impl Data {
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         // Keys come from JSON text or from `str`, so nothing is ever replaced here.
-        self.entries
+        self.entries()
             .iter()
             .map(|entry| String::from_utf8_lossy(entry.key(&self.source)))
     }
@@ -268,15 +409,15 @@ impl Data {
     }
 
     /// The object as JSON text, keys in order: equal values have equal text.
-    pub(crate) fn encode(&self) -> Json {
+    pub(crate) fn encode(&self) -> Content {
         if self.encoded {
-            return Arc::clone(&self.source);
+            return Content::written(Arc::clone(&self.source));
         }
         let Ok(json) = written(|out| {
             out.push(b'{');
             // Members that stand together as loaded are copied together.
             let mut run = 0..0;
-            for entry in &self.entries {
+            for entry in self.entries() {
                 match entry {
                     Entry::Loaded(member) if run.end + 1 == member.start && !run.is_empty() => {
                         run.end = member.end;
@@ -298,7 +439,7 @@ impl Data {
             out.push(b'}');
             Ok::<_, Infallible>(())
         });
-        json
+        Content::written(json)
     }
 }
 
@@ -374,8 +515,44 @@ fn index(source: &[u8]) -> Option<Vec<Entry>> {
         sorted &= before.is_none_or(|before| is_before(before, key));
         before = Some(key);
         entries.push(Entry::Loaded(member));
+        ControlFlow::Continue(())
     })?;
     sorted.then_some(entries)
+}
+
+/// Where a key is in such an object, if it is, read no farther than to where it would be. None for another
+/// object.
+fn search_source(source: &[u8], key: &str) -> Option<Option<Member>> {
+    let mut found = None;
+    scan::members(source, |member| {
+        match source[member.key()].cmp(key.as_bytes()) {
+            Ordering::Less => ControlFlow::Continue(()),
+            Ordering::Equal => {
+                found = Some(member);
+                ControlFlow::Break(())
+            }
+            Ordering::Greater => ControlFlow::Break(()),
+        }
+    })?;
+    Some(found)
+}
+
+/// The members of an object that this crate would write otherwise: another writer's.
+#[cold]
+fn rewrite(source: &[u8]) -> Result<Vec<Entry>, InvalidJson> {
+    let read = || -> serde_json::Result<_> {
+        let mut json = serde_json::Deserializer::from_slice(source);
+        let mut entries = json.deserialize_map(Members)?;
+        json.end()?;
+        let by_key = |a: &Entry, b: &Entry| a.key(&[]).cmp(b.key(&[]));
+        entries.sort_by(by_key);
+        let mut pairs = entries.windows(2);
+        if pairs.any(|pair| by_key(&pair[0], &pair[1]).is_eq()) {
+            return Err(serde::de::Error::custom("the object names a key twice"));
+        }
+        Ok(entries)
+    };
+    read().map_err(|error| InvalidJson::new(&error))
 }
 
 /// Collects the members of any object.
@@ -433,9 +610,9 @@ mod tests {
     fn what_stands_as_it_would_be_encoded_is_not_written_anew() {
         let shared = |text: &str, change: fn(&mut Data)| {
             let source = json(text);
-            let mut data = Data::parse(Arc::clone(&source)).unwrap();
+            let mut data = Data::parse(Arc::clone(&source).into()).unwrap();
             change(&mut data);
-            Arc::ptr_eq(&data.encode(), &source)
+            Arc::ptr_eq(&data.encode().bytes, &source)
         };
         let text = r#"{"a":1,"b":2}"#;
         assert!(shared(text, |_| ()));
@@ -488,6 +665,8 @@ mod tests {
         fn changes_are_those_of_a_map(
             loaded in prop::collection::btree_map("[a-d]{0,2}", 0..200_u8, 0..24),
             reversed in any::<bool>(),
+            kept_in_memory in any::<bool>(),
+            sought in prop::collection::vec("[a-e\"]{0,2}", 0..3),
             changes in prop::collection::vec(("[a-e\"]{0,2}", prop::option::of(0..200_u8)), 0..12),
             kept in prop::option::of("[a-e]"),
         ) {
@@ -497,13 +676,25 @@ mod tests {
             }
             let mut data = parse(&format!("{{{}}}", members.join(","))).unwrap();
             let mut map: BTreeMap<String, u8> = loaded;
+            if kept_in_memory {
+                data = Data::parse(data.encode()).unwrap();
+                prop_assert!(data.entries.get().is_none());
+            }
+            for key in sought {
+                let held = data.hold(&key);
+                let expected = map.get(&key).map(u8::to_string);
+                prop_assert_eq!(held.as_ref().map(Held::json), expected.as_deref().map(str::as_bytes));
+                prop_assert!(data.still_has(&key, held.as_ref()));
+            }
             for (key, value) in changes {
                 if let Some(value) = value {
                     let json = json(&value.to_string());
                     let expected = data.encoded_len_with(&key, data.get(&key), json.len());
-                    data.set(key.clone().into(), json);
+                    let held = data.hold_to_change(&key);
+                    data.replace(held.as_ref(), key.clone().into(), json);
                     prop_assert_eq!(data.encoded_len(), expected);
-                    map.insert(key, value);
+                    let is_other = map.insert(key.clone(), value) != Some(value);
+                    prop_assert!(data.still_has(&key, held.as_ref()) != is_other);
                 } else {
                     prop_assert_eq!(data.remove(&key), map.remove(&key).is_some());
                 }
@@ -522,6 +713,39 @@ mod tests {
                 prop_assert_eq!(held.as_deref(), Some(value.as_bytes()));
             }
         }
+    }
+
+    #[test]
+    fn what_is_kept_in_memory_is_read_as_far_as_it_is_asked_for() {
+        let written = parse(r#"{"b":1,"d":2,"f":3}"#).unwrap().encode();
+        for (key, value) in [("d", Some("2")), ("a", None), ("c", None), ("g", None)] {
+            let data = Data::parse(written.clone()).unwrap();
+            let held = data.hold(key);
+            assert_eq!(held.as_ref().map(Held::json), value.map(str::as_bytes));
+            assert!(data.entries.get().is_none(), "{key}");
+            // For a second one it is read to its end, once for all.
+            assert!(data.hold("f").is_some());
+            assert_eq!(data.entries().len(), 3);
+        }
+        // What a store has kept as bytes is looked through before anybody has it.
+        let loaded = Data::parse(Content::from(&*written)).unwrap();
+        assert_eq!(loaded.entries.get().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn a_value_is_still_there_until_it_is_changed_or_moved() {
+        let mut data = parse(r#"{"b":1,"d":2}"#).unwrap();
+        let held = data.hold("d");
+        assert!(data.still_has("d", held.as_ref()));
+        assert!(!data.still_has("b", held.as_ref()));
+        assert!(!data.still_has("d", None) && data.still_has("c", None));
+        data.set("a".into(), json("0"));
+        assert!(data.still_has("d", held.as_ref()), "at another place");
+        data.replace(held.as_ref(), "d".into(), json("3"));
+        assert_eq!(encoded(&data), r#"{"a":0,"b":1,"d":3}"#);
+        assert!(!data.still_has("d", held.as_ref()));
+        data.set("d".into(), json("2"));
+        assert!(data.still_has("d", held.as_ref()), "the same again");
     }
 
     /// S-74.

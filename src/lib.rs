@@ -306,7 +306,7 @@ pub mod fuzzing {
     }
 
     /// A session's data, encoded again if it decodes.
-    pub fn data(bytes: &[u8]) -> Option<std::sync::Arc<[u8]>> {
+    pub fn data(bytes: &[u8]) -> Option<crate::store::Content> {
         crate::data::Data::parse(bytes.into())
             .ok()
             .map(|data| data.encode())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Timestamp, whole_millis};
+use crate::data::Content;
 use crate::error::StoreError;
 use crate::expiry::{ExpiryPolicy, Times};
 use crate::token::Digest;
@@ -106,7 +107,7 @@ pub struct Record {
     /// The session's own expiry policy, if it does not follow the layer's.
     pub policy: Option<ExpiryPolicy>,
     /// The session's values: a JSON object, one member a key. Opaque to a store.
-    pub data: Arc<[u8]>,
+    pub data: Content,
 }
 
 /// What [`Record::encode`] writes first. A form that older releases cannot read gets a new number.
@@ -128,14 +129,14 @@ impl Record {
     /// The first record of a session that begins now: no owner, data `{}`.
     #[must_use]
     pub fn new(digest: Digest, created: Timestamp, expires: Timestamp) -> Self {
-        Self::with_data(digest, created, expires, Arc::from(b"{}".as_slice()))
+        Self::with_data(digest, created, expires, Content::empty())
     }
 
     pub(crate) fn with_data(
         digest: Digest,
         created: Timestamp,
         expires: Timestamp,
-        data: Arc<[u8]>,
+        data: Content,
     ) -> Self {
         Self {
             version: Version::FIRST,

@@ -72,6 +72,8 @@ where
         self.inner.poll_ready(cx)
     }
 
+    // Where axum's services are inlined around it, its future is moved once more.
+    #[inline(never)]
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let context = &self.context;
         let mut visit = None;

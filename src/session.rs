@@ -91,8 +91,11 @@ fn check_key(key: &str) -> Result<()> {
 }
 
 fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Json> {
-    data::written(|out| serde_json::to_writer(out, value))
-        .map_err(|error| Error::encode(key.clone(), NoJson::new::<T>(&error)))
+    let write = |out: &mut Vec<u8>| {
+        serde_json::to_writer(&mut *out, value)?;
+        data::check_value(out)
+    };
+    data::written(write).map_err(|error| Error::encode(key.clone(), NoJson::new::<T>(&error)))
 }
 
 fn decode<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T> {
@@ -189,7 +192,7 @@ impl Session {
         check_key(key)?;
         let mut state = self.state_for_values()?;
         self.note_read(&mut state, key);
-        Ok(state.data.hold(key))
+        Ok(state.data.hold_to_change(key))
     }
 
     fn note_read(&self, state: &mut State, key: &str) {
@@ -297,7 +300,7 @@ impl Session {
             let result = change(&mut value);
             let json = encode(&key, &value)?;
             let mut state = self.state_for_values()?;
-            if state.data.get(&key) != before {
+            if !state.data.still_has(&key, held.as_ref()) {
                 continue;
             }
             if before == Some(&*json) {
@@ -309,7 +312,7 @@ impl Session {
             if state.draft.changes.decides(&key) {
                 edit(state, Change::Set(key, json));
             } else {
-                state.data.set(key.clone(), json);
+                state.data.replace(held.as_ref(), key.clone(), json);
                 let again = move |key: &Key, json: Option<&[u8]>| {
                     let value = json.map(|json| decode::<T>(key, json));
                     let mut value = value.transpose()?.unwrap_or_default();
@@ -348,7 +351,7 @@ impl Session {
             };
             let value = decode(key, held.json())?;
             let state = self.state_for_values()?;
-            if state.data.get(key) == Some(held.json()) {
+            if state.data.still_has(key, Some(&held)) {
                 edit(state, Change::Remove(key.to_owned().into()));
                 return Ok(Some(value));
             }

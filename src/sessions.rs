@@ -257,7 +257,7 @@ impl SessionInfo {
         if data::is_reserved(key) {
             return Ok(None);
         }
-        let data = Data::parse(Arc::clone(&self.record.data));
+        let data = Data::parse(self.record.data.clone());
         let data = data.map_err(|error| {
             let error = Error::from(StoreError::corrupt(error));
             self.observer.tell(&SessionEvent::Corrupt {

@@ -3,7 +3,7 @@
 //! What it accepts is valid JSON, and `serde_json` would find the same members in it. At anything else
 //! it gives up, and `serde_json` decides. No recursion, and no memory besides the members.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Where a member of an object stands in its text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,8 +24,10 @@ impl Member {
     }
 }
 
-/// Calls `found` for each member of the object that `text` is; `None` if this is not for us.
-pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> {
+/// Calls `found` for each member of the object that `text` is, until told to stop; `None` if this is not for
+/// us, as far as it was read.
+#[inline]
+pub(super) fn members(text: &[u8], mut found: impl FnMut(Member) -> ControlFlow<()>) -> Option<()> {
     let mut scan = Scan { text, at: 0 };
     scan.expect(b'{')?;
     if !scan.eat(b'}') {
@@ -35,7 +37,9 @@ pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> 
             let colon = scan.at - 1;
             scan.value()?;
             let end = scan.at;
-            found(Member { start, colon, end });
+            if found(Member { start, colon, end }).is_break() {
+                return Some(());
+            }
             match scan.next()? {
                 b',' => {}
                 b'}' => break,
@@ -44,6 +48,12 @@ pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> 
         }
     }
     (scan.at == text.len()).then_some(())
+}
+
+/// Whether `text` is a value; if not, this may not be for us.
+pub(super) fn is_value(text: &[u8]) -> bool {
+    let mut scan = Scan { text, at: 0 };
+    scan.value().is_some() && scan.at == text.len()
 }
 
 /// What is usual is inlined. What is rare takes a copy and returns where it ends, so that the usual can
@@ -306,7 +316,10 @@ mod tests {
 
     fn scan(text: &[u8]) -> Option<Found<'_>> {
         let mut all = Vec::new();
-        members(text, |m| all.push((&text[m.key()], &text[m.value()])))?;
+        members(text, |m| {
+            all.push((&text[m.key()], &text[m.value()]));
+            ControlFlow::Continue(())
+        })?;
         Some(all)
     }
 

@@ -297,7 +297,7 @@ fn open(
         context.tell(&SessionEvent::Expired { session });
         return Ok(None);
     }
-    match Data::parse(Arc::clone(&record.data)) {
+    match Data::parse(record.data.clone()) {
         Ok(data) => {
             let Ok(Some(record)) = loaded else {
                 return Ok(None);

@@ -200,7 +200,7 @@ impl<'a> Lease<'a> {
         later = mem::take(&mut state.draft.changes);
         if draft.rebased || dropped {
             let stored = state.draft.stored.as_ref();
-            let data = stored.map(|stored| Data::parse(Arc::clone(&stored.record.data)));
+            let data = stored.map(|stored| Data::parse(stored.record.data.clone()));
             // What was just written or loaded parses.
             let Some(Ok(mut data)) = data else {
                 return fits;

@@ -49,6 +49,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
+use crate::data::Content;
 use crate::error::StoreError;
 use crate::expiry::ExpiryPolicy;
 use crate::id::SessionId;
@@ -389,7 +390,7 @@ pub async fn concurrent_updates_lose_nothing<S: SessionStore>(store: S) {
 
     // The length of the data counts the updates.
     let first = Record {
-        data: Arc::from([]),
+        data: Content::from(Vec::new()),
         ..record(now)
     };
     let id = rule.new_session(&first, now).await;

@@ -79,14 +79,14 @@ impl<S: SessionStore> EncryptedStore<S> {
 
     fn seal(&self, id: SessionId, record: &Record) -> Result<Record, StoreError> {
         Ok(Record {
-            data: self.keys.seal(&record.data, &bound_to(id, record))?,
+            data: self.keys.seal(&record.data, &bound_to(id, record))?.into(),
             ..record.clone()
         })
     }
 
     fn open(&self, id: SessionId, record: Record) -> Result<Record, StoreError> {
         Ok(Record {
-            data: self.keys.open(&record.data, &bound_to(id, &record))?,
+            data: self.keys.open(&record.data, &bound_to(id, &record))?.into(),
             ..record
         })
     }
@@ -383,7 +383,7 @@ mod tests {
             .map(|at| u8::from_str_radix(&SEALED[at..at + 2], 16).unwrap())
             .collect();
         let opened = keys().open(&sealed, &bound_to(id(), &full()));
-        assert_eq!(opened.unwrap(), full().data);
+        assert_eq!(*opened.unwrap(), *full().data);
     }
 
     /// S-14.

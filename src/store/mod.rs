@@ -28,6 +28,7 @@ pub mod conformance;
 
 pub use self::contract::{Admission, Create, OwnerLimit, SessionStore, SignIn, Update, WhenFull};
 pub use crate::clock::Timestamp;
+pub use crate::data::Content;
 pub use crate::error::StoreError;
 pub use crate::expiry::ExpiryPolicy;
 pub use crate::record::{Previous, Record, Version};

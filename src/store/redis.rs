@@ -6,7 +6,7 @@ mod cluster;
 mod nodes;
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -239,9 +239,14 @@ impl RedisStore {
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let command = |verb, script: &str| {
-            let mut command = redis::cmd(verb);
-            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        let command = |verb: &str, script: &str| {
+            // Besides these there is the number of keys.
+            let texts = [verb, script].into_iter().chain(keys.iter().copied());
+            let parts = texts.map(str::as_bytes).chain(arguments.iter().copied());
+            let (count, len) = parts.fold((1, 1), |(n, len), part| (n + 1, len + part.len()));
+            let mut command = Cmd::with_capacity(count, len);
+            command.arg(verb).arg(script);
+            command.arg(keys.len()).arg(keys).arg(arguments);
             command
         };
         let known = command("EVALSHA", &script.hash);
@@ -278,8 +283,10 @@ impl RedisStore {
     /// What is in a session's key.
     async fn value(&self, id: SessionId) -> Result<Option<Vec<u8>>, StoreError> {
         let key = self.keys.session(id);
+        let mut get = Cmd::with_capacity(2, "GET".len() + key.len());
+        get.arg("GET").arg(&key);
         loop {
-            let value = self.run(&key, &Cmd::get(&key)).await?;
+            let value = self.run(&key, &get).await?;
             if self.carries_out(id, &value).await? {
                 continue;
             }
@@ -761,7 +768,13 @@ impl Keys {
     }
 
     fn session(&self, id: SessionId) -> String {
-        format!("{}{id}}}", self.sessions)
+        const ID_LEN: usize = "018f5c1e-7a2b-7c3d-8e4f-0123456789ab".len();
+        // As long as it gets: `format!` would begin with less.
+        let mut key = String::with_capacity(self.sessions.len() + ID_LEN + 1);
+        key.push_str(&self.sessions);
+        // Writing to a `String` does not fail.
+        let _ = write!(key, "{id}}}");
+        key
     }
 
     #[cfg(feature = "redis-cluster")]

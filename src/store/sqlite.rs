@@ -766,7 +766,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         let [idle, absolute] = [idle, absolute].map(Duration::from_millis);
         record.policy = Some(ExpiryPolicy::new(idle, absolute));
     }
-    record.data = row.get("data")?;
+    record.data = row.get::<_, Arc<[u8]>>("data")?.into();
     Ok(record)
 }
 

@@ -11,6 +11,7 @@ use cloakroom::store::{StoreError, Timestamp};
 use cloakroom::test_util::{Fault, Operation};
 use cloakroom::{Error, LazySession, OnConflict, Session, SessionValue, Typed};
 use http::StatusCode;
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 
 use crate::support::{Server, Settings, Told, id_of};
@@ -336,6 +337,36 @@ async fn a_value_that_does_not_encode_leaves_the_session_as_it_was() {
         assert_eq!(s.keys(), ["n"]);
     });
     assert_eq!(seen.await.ok().calls, "load");
+}
+
+/// S-74: `serde_json` writes a raw value as it is, and anybody can say that theirs is one. It must not become
+/// more than one member of the object.
+#[tokio::test]
+async fn a_value_that_writes_what_is_no_json_is_refused() {
+    struct Raw(&'static str);
+
+    impl Serialize for Raw {
+        fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            const NAME: &str = "$serde_json::private::RawValue";
+            let mut raw = to.serialize_struct(NAME, 1)?;
+            raw.serialize_field(NAME, self.0)?;
+            raw.end()
+        }
+    }
+
+    let client = Server::new().visitor().await;
+    let seen = client.act(|s| {
+        for text in ["", "{", "1,\"owner\":\"root\"", "[1]]", "\"", "nul"] {
+            let error = s.insert("n", Raw(text)).unwrap_err();
+            assert!(error.is_encode(), "{text}");
+        }
+        assert_eq!(s.get::<u64>("n").unwrap(), Some(1));
+        for text in ["[1, 2]", r#"{"\ud83c\udfa9":null}"#] {
+            s.insert("m", Raw(text)).unwrap();
+        }
+        assert_eq!(s.keys(), ["m", "n"]);
+    });
+    assert_eq!(seen.await.ok().calls, "load update");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::changes::Changes;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::context::Context;
-use crate::data::{Content, Data, EMPTY};
+use crate::data::{Content, Data, EMPTY, Json};
 use crate::error::{Error, Result, StoreError};
 use crate::event::SessionEvent;
 use crate::expiry::ExpiryPolicy;
@@ -87,7 +87,7 @@ pub(crate) enum Occasion {
 pub(crate) struct Draft {
     pub(crate) stored: Option<Stored>,
     /// The values after the changes, encoded; absent when there are no changes.
-    pub(crate) content: Option<Content>,
+    pub(crate) content: Option<Json>,
     pub(crate) changes: Changes,
     pub(crate) actions: Actions,
     /// When it was decided what to do, and then when that was done.
@@ -100,6 +100,16 @@ pub(crate) struct Draft {
     pub(crate) rebased: bool,
     /// A write may have reached the store unseen: `stored` may be out of date.
     pub(crate) unsure: bool,
+    /// What such writes gave the session. In a box: few renew it.
+    pub(crate) unseen: Option<Box<Unseen>>,
+}
+
+/// Tokens that were made for the session, of which one may be its own by now.
+#[derive(Debug)]
+pub(crate) struct Unseen {
+    last: (Token, Digest),
+    /// Nearly always none.
+    earlier: Vec<(Token, Digest)>,
 }
 
 impl Draft {
@@ -116,6 +126,7 @@ impl Draft {
             no_touch: false,
             rebased: false,
             unsure: false,
+            unseen: None,
         }
     }
 }
@@ -364,7 +375,7 @@ impl Draft {
     fn data(&self) -> Content {
         let stored = self.stored.as_ref().filter(|_| !self.actions.other_owner);
         match (&self.content, stored) {
-            (Some(content), _) => content.clone(),
+            (Some(content), _) => Content::written(Arc::clone(content)),
             (None, Some(stored)) => stored.record.data.clone(),
             (None, None) => Content::empty(),
         }
@@ -409,6 +420,13 @@ impl Draft {
         };
         if !current.is_live(context.config.policy_of(&current), now) {
             return Ok(Rebased::Gone);
+        }
+        if let Some(unseen) = self.unseen.take() {
+            let mut made = unseen.earlier.into_iter().chain([unseen.last]);
+            if let Some(own) = made.find(|(_, digest)| *digest == current.digest) {
+                // This request renewed it itself, in a `save` that was given up before it was answered.
+                (stored.token, stored.digest) = own;
+            }
         }
         if !current.accepts(stored.digest, now) {
             return Ok(Rebased::Superseded);
@@ -468,6 +486,18 @@ impl Draft {
             }
         }
         self.actions = Actions::default();
+        self.unseen = None;
+    }
+
+    /// Notes what is about to become the session's token, in case nobody sees that it does.
+    fn expect(&mut self, made: (Token, Digest)) {
+        match &mut self.unseen {
+            Some(unseen) => unseen.earlier.push(mem::replace(&mut unseen.last, made)),
+            none => {
+                let (last, earlier) = (made, Vec::new());
+                *none = Some(Box::new(Unseen { last, earlier }));
+            }
+        }
     }
 
     /// The stored session if its current token is the client's.
@@ -674,6 +704,9 @@ async fn update(
             Rotation::Keep if next.record.expires == stored.record.expires => Outcome::Updated,
             Rotation::Keep => Outcome::Extended,
         };
+        if next.new_token {
+            draft.expect((next.token, next.record.digest));
+        }
         match write(context, draft, &next).await? {
             Written::Done => {
                 let id = turn.id();

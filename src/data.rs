@@ -75,7 +75,8 @@ pub struct Content {
 }
 
 impl Content {
-    fn written(bytes: Arc<[u8]>) -> Self {
+    /// What [`Data::encode`] made.
+    pub(crate) fn written(bytes: Json) -> Self {
         let checked = true;
         Self { bytes, checked }
     }
@@ -409,9 +410,9 @@ impl Data {
     }
 
     /// The object as JSON text, keys in order: equal values have equal text.
-    pub(crate) fn encode(&self) -> Content {
+    pub(crate) fn encode(&self) -> Json {
         if self.encoded {
-            return Content::written(Arc::clone(&self.source));
+            return Arc::clone(&self.source);
         }
         let Ok(json) = written(|out| {
             out.push(b'{');
@@ -439,7 +440,7 @@ impl Data {
             out.push(b'}');
             Ok::<_, Infallible>(())
         });
-        Content::written(json)
+        json
     }
 }
 
@@ -612,7 +613,7 @@ mod tests {
             let source = json(text);
             let mut data = Data::parse(Arc::clone(&source).into()).unwrap();
             change(&mut data);
-            Arc::ptr_eq(&data.encode().bytes, &source)
+            Arc::ptr_eq(&data.encode(), &source)
         };
         let text = r#"{"a":1,"b":2}"#;
         assert!(shared(text, |_| ()));
@@ -677,7 +678,7 @@ mod tests {
             let mut data = parse(&format!("{{{}}}", members.join(","))).unwrap();
             let mut map: BTreeMap<String, u8> = loaded;
             if kept_in_memory {
-                data = Data::parse(data.encode()).unwrap();
+                data = Data::parse(Content::written(data.encode())).unwrap();
                 prop_assert!(data.entries.get().is_none());
             }
             for key in sought {
@@ -717,7 +718,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_in_memory_is_read_as_far_as_it_is_asked_for() {
-        let written = parse(r#"{"b":1,"d":2,"f":3}"#).unwrap().encode();
+        let written = Content::written(parse(r#"{"b":1,"d":2,"f":3}"#).unwrap().encode());
         for (key, value) in [("d", Some("2")), ("a", None), ("c", None), ("g", None)] {
             let data = Data::parse(written.clone()).unwrap();
             let held = data.hold(key);

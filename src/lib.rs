@@ -306,10 +306,18 @@ pub mod fuzzing {
     }
 
     /// A session's data, encoded again if it decodes.
-    pub fn data(bytes: &[u8]) -> Option<crate::store::Content> {
-        crate::data::Data::parse(bytes.into())
-            .ok()
-            .map(|data| data.encode())
+    pub fn data(bytes: &[u8]) -> Option<std::sync::Arc<[u8]>> {
+        use crate::data::{Content, Data, Held};
+
+        let data = Data::parse(bytes.into()).ok()?;
+        let encoded = data.encode();
+        // Kept in memory, it is read as far as a key: the same is found.
+        for key in data.keys().take(8) {
+            let kept = Content::written(encoded.clone());
+            let held = Data::parse(kept).expect("it was written here").hold(&key);
+            assert_eq!(held.as_ref().map(Held::json), data.get(&key));
+        }
+        Some(encoded)
     }
 }
 

@@ -704,9 +704,8 @@ impl Session {
     ///
     /// If the future is dropped, and after an error other than gone or superseded, the changes stay
     /// pending: they are tried again with the next `save` or when the response is ready. If they did
-    /// reach the store, an [`update`](Self::update) then counts twice, and the client of a
-    /// [`renew`](Self::renew) or [`sign_in`](Self::sign_in) whose future was dropped may be left with a
-    /// token that is no longer accepted.
+    /// reach the store, an [`update`](Self::update) then counts twice. A [`renew`](Self::renew) or a
+    /// [`sign_in`](Self::sign_in) is done once more, so that the client gets a token that is accepted.
     ///
     /// Poll the future or drop it. While one is kept that nobody polls, whatever else would write the
     /// session waits for it: the end of this request until the
@@ -884,5 +883,18 @@ impl fmt::Debug for Session {
             .field("owner", &state.owner)
             .field("len", &state.data.own_keys().count())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "test-util", feature = "memory"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_commit_is_allocated_in_the_short_way() {
+        let session = crate::test_util::session();
+        let commit = session.commit(Plan::Nothing, Occasion::Response);
+        assert!(size_of_val(&commit) <= 1032, "{}", size_of_val(&commit));
     }
 }

@@ -125,6 +125,7 @@ impl<'a> Lease<'a> {
                 no_touch: state.draft.no_touch,
                 rebased: false,
                 unsure: state.draft.unsure,
+                unseen: state.draft.unseen.take(),
             },
             settled: false,
             resets: state.resets,
@@ -250,6 +251,7 @@ impl Drop for Lease<'_> {
         let mut state = self.session.state();
         state.saving -= 1;
         state.draft.unsure |= self.plan != Plan::Nothing;
+        state.draft.unseen = draft.unseen;
         // Once the response is on its way nobody would write what goes back.
         if state.resets == self.resets && !state.closed {
             let later = mem::replace(&mut state.draft.changes, draft.changes);

@@ -45,7 +45,12 @@ impl Timestamp {
     /// This moment plus `duration` (whole milliseconds), at most [`Timestamp::MAX`].
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
-        Self::from_millis(self.0.saturating_add(whole_millis(duration)))
+        self.plus(whole_millis(duration))
+    }
+
+    /// The same for a number of milliseconds.
+    pub(crate) const fn plus(self, millis: u64) -> Self {
+        Self::from_millis(self.0.saturating_add(millis))
     }
 
     /// The time from `earlier` to this moment; zero if `earlier` is not earlier.
@@ -60,6 +65,11 @@ pub(crate) const fn whole_millis(duration: Duration) -> u64 {
     // Not by way of `as_millis`, which counts in 128 bits: every request does this a few times.
     let seconds = duration.as_secs().saturating_mul(1000);
     seconds.saturating_add(duration.subsec_millis() as u64)
+}
+
+/// `duration` in milliseconds, of which the last may be a part.
+pub(crate) fn whole_millis_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// `duration` times `factor`, as far as it fits: the longest ones mean "never".

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::data::{Content, Data, EMPTY, Json};
 use crate::error::{Error, Result, StoreError};
 use crate::event::SessionEvent;
-use crate::expiry::ExpiryPolicy;
+use crate::expiry::{ExpiryPolicy, Limits};
 use crate::id::SessionId;
 use crate::queue::Turn;
 use crate::record::{Previous, Record};
@@ -279,8 +279,8 @@ pub(crate) fn notice(
 struct Terms {
     /// The session's own policy, as it will be stored.
     own: Option<ExpiryPolicy>,
-    /// That, or else the layer's.
-    policy: ExpiryPolicy,
+    /// Those of that policy, or else of the layer's.
+    limits: Limits,
     /// The client is told how long to keep its token: in a cookie.
     persistent: bool,
 }
@@ -288,11 +288,12 @@ struct Terms {
 impl Terms {
     /// How the record's end compares with the one that use at `now` gives it, in whole touch intervals.
     fn compare_end(&self, record: &Record, config: &Config, now: Timestamp) -> Ordering {
-        let end = self.policy.deadline(record.started(), now);
-        let interval = config.touch_interval(self.policy);
-        if end.saturating_since(record.expires) >= interval {
+        let end = self.limits.deadline(record.started(), now).as_millis();
+        let stored = record.expires.as_millis();
+        let interval = config.touch_interval(self.limits);
+        if end.saturating_sub(stored) >= interval {
             Ordering::Less
-        } else if record.expires.saturating_since(end) >= interval {
+        } else if stored.saturating_sub(end) >= interval {
             Ordering::Greater
         } else {
             Ordering::Equal
@@ -319,7 +320,7 @@ impl Draft {
         let own = self.actions.policy.unwrap_or(stored);
         Terms {
             own,
-            policy: own.unwrap_or(config.policy(signs_in || has_owner)),
+            limits: config.limits(own, signs_in || has_owner),
             persistent: (config.persistent || own.is_some())
                 && matches!(config.carrier, Carrier::Cookie(_)),
         }
@@ -409,7 +410,7 @@ impl Draft {
         }
         let moved = || terms.compare_end(record, config, now) != Ordering::Equal;
         if anew || other_policy || !terms.persistent || moved() {
-            record.expires = terms.policy.deadline(record.started(), now);
+            record.expires = terms.limits.deadline(record.started(), now);
         }
     }
 
@@ -418,7 +419,7 @@ impl Draft {
         let Some(stored) = &mut self.stored else {
             return Ok(Rebased::Gone);
         };
-        if !current.is_live(context.config.policy_of(&current), now) {
+        if !current.is_live(context.config.limits_of(&current), now) {
             return Ok(Rebased::Gone);
         }
         if let Some(unseen) = self.unseen.take() {
@@ -576,12 +577,12 @@ async fn steps(
 }
 
 async fn touch(context: &Context, draft: &mut Draft) -> Result<Outcome> {
-    let Terms { policy, .. } = draft.terms(&context.config);
+    let Terms { limits, .. } = draft.terms(&context.config);
     let now = draft.at;
     let Some(stored) = &mut draft.stored else {
         return Ok(Outcome::Unchanged);
     };
-    let expires = policy.deadline(stored.record.started(), now);
+    let expires = limits.deadline(stored.record.started(), now);
     if !context.store.touch(stored.id(), expires, now).await? {
         return Ok(gone(context, stored.id()));
     }

@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::carrier::Carrier;
+use crate::clock::whole_millis_up;
 use crate::cookie::{Attributes, SameSite, Template};
-use crate::expiry::ExpiryPolicy;
+use crate::expiry::{ExpiryPolicy, Limits};
 use crate::record::Record;
 use crate::store::contract::{OwnerLimit, WhenFull};
 use crate::token::{Namespace, TEXT_LEN};
@@ -99,11 +100,11 @@ pub(crate) struct Config {
     pub(crate) carrier: Carrier,
     pub(crate) namespace: Namespace,
     pub(crate) persistent: bool,
-    pub(crate) policy: ExpiryPolicy,
-    /// The policy of sessions without an owner.
-    pub(crate) anonymous_policy: ExpiryPolicy,
+    pub(crate) limits: Limits,
+    /// Those of sessions without an owner.
+    pub(crate) anonymous_limits: Limits,
     pub(crate) renewal: Option<Renewal>,
-    pub(crate) touch_interval: Option<Duration>,
+    pub(crate) touch_interval: Option<u64>,
     pub(crate) store_timeout: Duration,
     pub(crate) recheck_interval: Duration,
     pub(crate) max_size: usize,
@@ -123,23 +124,24 @@ pub(crate) struct Renewal {
 }
 
 impl Config {
-    /// The policy that a session lives by: its own, or else the layer's for such sessions.
-    pub(crate) fn policy_of(&self, record: &Record) -> ExpiryPolicy {
-        record.policy.unwrap_or(self.policy(record.owner.is_some()))
+    /// What a session lives by.
+    pub(crate) fn limits_of(&self, record: &Record) -> Limits {
+        self.limits(record.policy, record.owner.is_some())
     }
 
-    /// The layer's policy for sessions with or without an owner.
-    pub(crate) fn policy(&self, owned: bool) -> ExpiryPolicy {
-        if owned {
-            self.policy
-        } else {
-            self.anonymous_policy
+    /// The limits of a policy of a session's own, or else the layer's for sessions with or without an owner.
+    pub(crate) fn limits(&self, own: Option<ExpiryPolicy>, owned: bool) -> Limits {
+        match own {
+            Some(policy) => policy.into(),
+            None if owned => self.limits,
+            None => self.anonymous_limits,
         }
     }
 
-    /// How far the end of a session must move before the store is told.
-    pub(crate) fn touch_interval(&self, policy: ExpiryPolicy) -> Duration {
-        self.touch_interval.unwrap_or(policy.idle / 10)
+    /// How far the end of a session must move before the store is told, in milliseconds.
+    pub(crate) fn touch_interval(&self, limits: Limits) -> u64 {
+        self.touch_interval
+            .unwrap_or_else(|| limits.idle().div_ceil(10))
     }
 
     /// Whether data of `size` bytes may replace data of `before` bytes: it fits, or it is what is
@@ -171,16 +173,17 @@ impl Settings {
             namespace: Namespace::new(carrier.name()),
             carrier,
             persistent: self.persistent,
-            policy: ExpiryPolicy::new(self.idle_timeout, self.absolute_timeout),
-            anonymous_policy: ExpiryPolicy::new(
+            limits: ExpiryPolicy::new(self.idle_timeout, self.absolute_timeout).into(),
+            anonymous_limits: ExpiryPolicy::new(
                 self.idle_timeout,
                 self.anonymous_timeout.unwrap_or(self.absolute_timeout / 2),
-            ),
+            )
+            .into(),
             renewal: self.renew_every.map(|every| Renewal {
                 every,
                 grace: self.renewal_grace,
             }),
-            touch_interval: self.touch_interval,
+            touch_interval: self.touch_interval.map(whole_millis_up),
             store_timeout: self.store_timeout,
             recheck_interval: self.recheck_interval,
             max_size,

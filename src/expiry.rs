@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, whole_millis};
 
 /// How long a session lives: without activity, and at most.
 ///
@@ -25,12 +25,34 @@ impl ExpiryPolicy {
     pub const fn new(idle: Duration, absolute: Duration) -> Self {
         Self { idle, absolute }
     }
+}
+
+/// A policy in milliseconds, as times are counted: every request does arithmetic with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    idle: u64,
+    absolute: u64,
+}
+
+impl From<ExpiryPolicy> for Limits {
+    fn from(policy: ExpiryPolicy) -> Self {
+        Self {
+            idle: whole_millis(policy.idle),
+            absolute: whole_millis(policy.absolute),
+        }
+    }
+}
+
+impl Limits {
+    /// The idle timeout in milliseconds.
+    pub(crate) fn idle(self) -> u64 {
+        self.idle
+    }
 
     /// The end of a session that began at `started` and is used at `now`.
     #[must_use]
     pub(crate) fn deadline(self, started: Timestamp, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.idle)
-            .min(started.saturating_add(self.absolute))
+        now.plus(self.idle).min(started.plus(self.absolute))
     }
 
     /// Whether a record with these times is live at `now`.
@@ -47,9 +69,9 @@ impl ExpiryPolicy {
             expires,
         } = times;
         now < expires
-            && now < started.saturating_add(self.absolute)
-            && now < seen.saturating_add(self.idle)
-            && started.max(seen).saturating_since(now) <= self.idle
+            && now < started.plus(self.absolute)
+            && now < seen.plus(self.idle)
+            && started.max(seen) <= now.plus(self.idle)
     }
 }
 
@@ -69,7 +91,10 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const POLICY: ExpiryPolicy = ExpiryPolicy::new(HOUR, Duration::from_secs(24 * 3600));
+    const LIMITS: Limits = Limits {
+        idle: 3_600_000,
+        absolute: 24 * 3_600_000,
+    };
 
     fn at(hours: u64) -> Timestamp {
         Timestamp::from_millis(0).saturating_add(HOUR * u32::try_from(hours).unwrap())
@@ -77,13 +102,13 @@ mod tests {
 
     #[test]
     fn the_earlier_of_idle_and_absolute_ends_a_session() {
-        assert_eq!(POLICY.deadline(at(100), at(100)), at(101));
-        assert_eq!(POLICY.deadline(at(100), at(123)), at(124));
+        assert_eq!(LIMITS.deadline(at(100), at(100)), at(101));
+        assert_eq!(LIMITS.deadline(at(100), at(123)), at(124));
         assert_eq!(
-            POLICY.deadline(at(100), Timestamp::from_millis(at(124).as_millis() - 1)),
+            LIMITS.deadline(at(100), Timestamp::from_millis(at(124).as_millis() - 1)),
             at(124)
         );
-        let idle_beyond = ExpiryPolicy::new(Duration::MAX, HOUR);
+        let idle_beyond = Limits::from(ExpiryPolicy::new(Duration::MAX, HOUR));
         assert_eq!(idle_beyond.deadline(at(100), at(100)), at(101));
     }
 
@@ -98,24 +123,24 @@ mod tests {
     #[test]
     fn a_session_is_live_until_its_deadline_and_not_at_it() {
         let just_before = Timestamp::from_millis(at(101).as_millis() - 1);
-        assert!(POLICY.is_live(times(100, 100, 101), just_before));
-        assert!(!POLICY.is_live(times(100, 100, 101), at(101)));
+        assert!(LIMITS.is_live(times(100, 100, 101), just_before));
+        assert!(!LIMITS.is_live(times(100, 100, 101), at(101)));
     }
 
     #[test]
     fn shortened_timeouts_count_for_stored_sessions() {
-        assert!(POLICY.is_live(times(100, 123, 200), at(123)));
-        assert!(!POLICY.is_live(times(100, 124, 200), at(124)));
-        assert!(!POLICY.is_live(times(100, 101, 200), at(102)));
+        assert!(LIMITS.is_live(times(100, 123, 200), at(123)));
+        assert!(!LIMITS.is_live(times(100, 124, 200), at(124)));
+        assert!(!LIMITS.is_live(times(100, 101, 200), at(102)));
     }
 
     /// S-49.
     #[test]
     fn a_time_far_in_the_future_is_refused_and_a_small_step_back_is_not() {
         let far = 87_660;
-        assert!(POLICY.is_live(times(101, 101, 102), at(100)));
-        assert!(!POLICY.is_live(times(far, far, far + 1), at(100)));
-        assert!(!POLICY.is_live(times(100, far, far + 1), at(100)));
-        assert!(!POLICY.is_live(times(100, 100, far), at(101)));
+        assert!(LIMITS.is_live(times(101, 101, 102), at(100)));
+        assert!(!LIMITS.is_live(times(far, far, far + 1), at(100)));
+        assert!(!LIMITS.is_live(times(100, far, far + 1), at(100)));
+        assert!(!LIMITS.is_live(times(100, 100, far), at(101)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Timestamp, whole_millis};
 use crate::data::Content;
 use crate::error::StoreError;
-use crate::expiry::{ExpiryPolicy, Times};
+use crate::expiry::{ExpiryPolicy, Limits, Times};
 use crate::token::Digest;
 
 /// Counts the writes of a record; what compare-and-swap compares.
@@ -301,14 +301,14 @@ impl Record {
         self.authenticated.unwrap_or(self.created)
     }
 
-    /// Whether the session lives at `now` under this policy.
-    pub(crate) fn is_live(&self, policy: ExpiryPolicy, now: Timestamp) -> bool {
+    /// Whether the session lives at `now` within these limits.
+    pub(crate) fn is_live(&self, limits: Limits, now: Timestamp) -> bool {
         let times = Times {
             started: self.started(),
             seen: self.seen,
             expires: self.expires,
         };
-        policy.is_live(times, now)
+        limits.is_live(times, now)
     }
 
     /// Whether a client with a token of this digest may use the record at `now`.

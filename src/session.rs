@@ -130,7 +130,7 @@ impl Session {
 
     /// The session with what a store has of it.
     // What is stored is moved to its place alone, and not as part of ever larger wholes.
-    #[inline]
+    #[inline(always)]
     fn with(self, stored: Stored) -> Self {
         let mut state = self.state();
         state.owner = stored.record.owner.clone();

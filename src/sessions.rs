@@ -84,7 +84,7 @@ impl Sessions {
         let config = &self.0.config;
         let list = async { Ok(self.0.store.list_by_owner(owner, now).await?) };
         let mut list = self.0.deadline(list).await?;
-        list.retain(|(_, record)| record.is_live(config.policy_of(record), now));
+        list.retain(|(_, record)| record.is_live(config.limits_of(record), now));
         list.sort_by_key(|(id, record)| (std::cmp::Reverse(record.seen), *id));
         Ok(list
             .into_iter()

@@ -126,7 +126,7 @@ impl Watch {
         match loaded {
             Ok(Some(record)) => {
                 let mut known = [self.own, self.followed].into_iter();
-                if !record.is_live(context.config.policy_of(&record), now)
+                if !record.is_live(context.config.limits_of(&record), now)
                     || !known.any(|digest| record.accepts(digest, now))
                 {
                     return None;

@@ -293,7 +293,7 @@ fn open(
         context.tell(&event);
         return Ok(None);
     }
-    if !record.is_live(context.config.policy_of(record), now) {
+    if !record.is_live(context.config.limits_of(record), now) {
         context.tell(&SessionEvent::Expired { session });
         return Ok(None);
     }

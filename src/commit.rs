@@ -388,6 +388,7 @@ impl Draft {
         let other_policy = record.policy != terms.own;
         let signs_in = self.actions.sign_in.is_some();
         if self.no_touch && self.stored.is_some() && !signs_in && !other_policy {
+            // A touch that came in since the load is kept by the store.
             return;
         }
         record.policy = terms.own;

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::extractors::routed;
-use crate::support::{Client, Seen, Server, Settings, Told};
+use crate::support::{Client, Seen, Server, Settings, Slow, Told};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -468,6 +468,38 @@ async fn a_poll_moves_the_end_only_where_it_must() {
     client.get("/poll/remember").await.ok();
     let record = client.record().await.unwrap();
     assert_eq!(record.expires, server.clock.now().saturating_add(5 * HOUR));
+}
+
+/// What a poll does that has begun and not ended.
+async fn slow_poll(client: &Client) -> Slow {
+    let work = |s: &Session| {
+        s.no_touch();
+        s.update("n", |n: &mut u64| *n += 1)
+    };
+    Slow::start(client, work).await
+}
+
+/// S-50: nor does a poll undo what somebody at work does meanwhile.
+#[tokio::test]
+async fn a_poll_does_not_undo_a_use_of_the_session_while_it_was_under_way() {
+    let server = Server::new();
+    for elsewhere in [server.clone(), server.beside(|b| b)] {
+        let client = server.visitor().await;
+        let end = client.record().await.unwrap().expires;
+        let poll = slow_poll(&client.twin_at(&elsewhere)).await;
+        server.clock.advance(30 * MINUTE);
+        assert_eq!(client.get("/read").await.ok().calls, "load touch");
+        let touched = client.record().await.unwrap();
+        server.clock.advance(MINUTE);
+        poll.finish().await.ok();
+        let record = client.record().await.unwrap();
+        assert_eq!(
+            (record.seen, record.expires),
+            (touched.seen, touched.expires)
+        );
+        server.clock.set(end);
+        assert_eq!(client.value("n").await, Some(2));
+    }
 }
 
 /// S-54.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
-use cloakroom::test_util::{Fault, Operation};
+use cloakroom::test_util::{Fault, Operation, Pause};
 use cloakroom::{
     ClearSiteData, Error, FreshlySignedIn, LazySession, MemoryStore, NoTouch, RequireSignedIn,
     Session, SessionLayer, SignedIn,
@@ -500,6 +500,34 @@ async fn a_poll_does_not_undo_a_use_of_the_session_while_it_was_under_way() {
         server.clock.set(end);
         assert_eq!(client.value("n").await, Some(2));
     }
+}
+
+/// The same for what waits in line behind the poll, which hands on a record that has ended.
+#[tokio::test]
+async fn a_poll_does_not_end_the_session_for_who_comes_after_it() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    let end = client.record().await.unwrap().expires;
+    let poll = slow_poll(&client.twin()).await;
+    server.clock.advance(30 * MINUTE);
+    client.get("/read").await.ok();
+    server.clock.set(end);
+    let pause = Pause::new();
+    server.store.reset_counts();
+    server
+        .store
+        .inject(Operation::Update, 1, Fault::Pause(pause.clone()));
+    let poll = tokio::spawn(poll.finish());
+    pause.reached().await;
+    let (seen, ()) = tokio::join!(client.get("/write"), async { pause.release() });
+    seen.ok();
+    poll.await.unwrap().ok();
+    assert_eq!(
+        server.store.calls(Operation::Update),
+        3,
+        "one meets a conflict"
+    );
+    assert_eq!(client.value("n").await, Some(3));
 }
 
 /// S-54.

@@ -76,7 +76,13 @@ impl SessionStore for MapStore {
                 if current.version != expected {
                     return Ok(Update::Conflict(current.clone()));
                 }
-                *current = record.clone();
+                let mut next = record.clone();
+                // A touch that came in since the record was loaded stays.
+                if record.seen < current.seen && current.seen <= now {
+                    next.seen = current.seen;
+                    next.expires = record.expires.max(current.expires);
+                }
+                *current = next;
                 Ok(Update::Done)
             }
             _ => Ok(Update::Gone),

@@ -400,6 +400,7 @@ impl Draft {
         let other_policy = record.policy != terms.own;
         let signs_in = self.actions.sign_in.is_some();
         if self.no_touch && self.stored.is_some() && !signs_in && !other_policy {
+            // A touch that came in since the load is kept by the store.
             return;
         }
         record.policy = terms.own;
@@ -665,7 +666,7 @@ async fn update(
             turn
         }
     };
-    let mut newer = newer_in_line(&turn, draft);
+    let mut newer = newer_in_line(&turn, draft, &context.config);
     for tries in 1.. {
         let now = draft.at;
         let rebased = match newer.take() {
@@ -813,11 +814,13 @@ async fn write(context: &Context, draft: &mut Draft, next: &Next) -> Result<Writ
     Ok(said?)
 }
 
-/// The record that an earlier turn in this process left, if it is newer than the request's.
-fn newer_in_line(turn: &Turn, draft: &Draft) -> Option<Box<Record>> {
+/// The record that an earlier turn in this process left, if it is newer than the request's. Whether one that
+/// is over was touched meanwhile, the store says.
+fn newer_in_line(turn: &Turn, draft: &Draft, config: &Config) -> Option<Box<Record>> {
     let known = draft.stored.as_ref()?.record.version;
     turn.latest()
         .filter(|latest| latest.version > known)
+        .filter(|latest| latest.is_live(config.policy_of(latest), draft.at))
         .map(|latest| Box::new(latest.clone()))
 }
 

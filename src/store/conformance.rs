@@ -22,8 +22,9 @@
 //! Ids and owners are made anew for each run, so functions, processes and runs can share a server, and
 //! nothing need be cleaned up. A function leaves all records alone that it did not make, with two
 //! exceptions. [`delete_expired_is_bounded`] removes whatever ended before some moment between 1970 and
-//! 2001. [`delete_all_leaves_nothing`] removes everything: **it needs a store of its own**, such as a
-//! table or a prefix that nothing else uses. The times that the store is told are around the present,
+//! 2001, and [`update_keeps_a_touch`] what ended in the first millisecond of 1970.
+//! [`delete_all_leaves_nothing`] removes everything: **it needs a store of its own**, such as a table or
+//! a prefix that nothing else uses. The times that the store is told are around the present,
 //! less than an hour off, or of those years. No record ends while a test runs, so it does no harm if a
 //! store drops records by a clock of its own.
 //!
@@ -84,6 +85,7 @@ macro_rules! conformance_tests {
             concurrent_updates_lose_nothing
             touch_only_extends
             touch_keeps_everything_else
+            update_keeps_a_touch
             touch_never_creates
             delete_removes_for_good
             delete_expired_is_bounded
@@ -492,11 +494,10 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
             other.check(touched, "a parallel `update` disturbs a `touch`");
         };
         race(round, update, touch).await;
-        // The update sets the end and the last use, too, so either may have had the last word on them.
+        // The update sets the end, too, so either may have had the last word on it.
         let expires = rule.load(id, now).await.map(|record| record.expires);
         if expires == Some(later) {
             next.expires = later;
-            next.seen = now;
         }
         rule.stored(id, &next, now, "after an `update` met a `touch`")
             .await;
@@ -504,6 +505,70 @@ pub async fn touch_keeps_everything_else<S: SessionStore>(store: S) {
 }
 
 /// Checks rule 11 of [`SessionStore`].
+pub async fn update_keeps_a_touch<S: SessionStore>(store: S) {
+    let rule = Rule::new("update_keeps_a_touch", store);
+    let began = now();
+    let [loaded, touched, now, ahead] =
+        [1, 2, 3, 4].map(|millis| after(began, Duration::from_millis(millis)));
+    let [early, late] = [60, 70].map(|minutes| after(began, minutes * MINUTE));
+    let over = Timestamp::from_millis(1);
+    // The last use and the end: as stored, as given, and as they are then.
+    let cases = [
+        ((touched, late), (loaded, early), (touched, late)),
+        ((now, late), (touched, early), (now, late)),
+        // The touch moved nothing but the last use.
+        ((touched, early), (loaded, early), (touched, early)),
+        ((touched, early), (loaded, late), (touched, late)),
+        // By what was loaded, the session would be over.
+        ((touched, late), (loaded, over), (touched, late)),
+        // It was loaded after the touch, or counts as use.
+        ((touched, late), (touched, early), (touched, early)),
+        ((touched, late), (now, early), (now, early)),
+        ((now, late), (now, early), (now, early)),
+        // S-49: a touch by a clock that is ahead.
+        ((ahead, late), (now, early), (now, early)),
+        ((ahead, late), (loaded, early), (loaded, early)),
+    ];
+    let set = |record: &mut Record, (seen, expires)| {
+        record.seen = seen;
+        record.expires = expires;
+    };
+    for (stored, given, kept) in cases {
+        for first in [full(began), unowned(began)] {
+            let first = ending(early, first);
+            let id = rule.new_session(&first, began).await;
+            rule.touch(id, stored.1, stored.0).await;
+            let mut next = second(&first, began);
+            set(&mut next, given);
+            rule.swap(id, &next, Version::FIRST, now).await;
+            set(&mut next, kept);
+            let when = format!("after an `update` to {given:?} of {stored:?}");
+            rule.stored(id, &next, now, &when).await;
+            rule.delete_expired(over, 1_000).await;
+            rule.stored(id, &next, now, &format!("{when} and a sweep"))
+                .await;
+            if next.owner.is_some() {
+                rule.listed(&next, &[id], now, &when).await;
+            }
+        }
+    }
+
+    // Whichever of the two is first.
+    for round in 0..ROUNDS {
+        let first = ending(early, full(began));
+        let id = rule.new_session(&first, began).await;
+        let mut next = ending(early, second(&first, began));
+        let (one, other, raced) = (rule.clone(), rule.clone(), next.clone());
+        let update = async move { one.swap(id, &raced, Version::FIRST, now).await };
+        let touch = async move { other.touch(id, late, touched).await };
+        race(round, update, touch).await;
+        set(&mut next, (touched, late));
+        rule.stored(id, &next, now, "after an `update` met a `touch`")
+            .await;
+    }
+}
+
+/// Checks rule 12 of [`SessionStore`].
 pub async fn touch_never_creates<S: SessionStore>(store: S) {
     let rule = Rule::new("touch_never_creates", store);
     let now = now();
@@ -535,7 +600,7 @@ pub async fn touch_never_creates<S: SessionStore>(store: S) {
     }
 }
 
-/// Checks rule 12 of [`SessionStore`].
+/// Checks rule 13 of [`SessionStore`].
 pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
     // S-52.
     let rule = Rule::new("delete_removes_for_good", store);
@@ -580,7 +645,7 @@ pub async fn delete_removes_for_good<S: SessionStore>(store: S) {
         .await;
 }
 
-/// Checks rule 13 of [`SessionStore`].
+/// Checks rule 14 of [`SessionStore`].
 ///
 /// Others may sweep the same table meanwhile, this function in another process for one. So what looks
 /// wrong is tried again, and what is wrong every time breaks the rule.
@@ -674,7 +739,7 @@ async fn sweep<S: SessionStore>(rule: &Rule<S>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks rule 14 of [`SessionStore`].
+/// Checks rule 15 of [`SessionStore`].
 pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
     let rule = Rule::new("list_by_owner_shows_live_sessions", store);
     let now = now();
@@ -715,7 +780,7 @@ pub async fn list_by_owner_shows_live_sessions<S: SessionStore>(store: S) {
         .await;
 }
 
-/// Checks rule 15 of [`SessionStore`].
+/// Checks rule 16 of [`SessionStore`].
 pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     // S-57.
     let rule = Rule::new("delete_by_owner_spares_only_the_kept", store);
@@ -768,7 +833,7 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     rule.stored(nobodys, &anonymous, now, "of nobody").await;
 }
 
-/// Checks rule 16 of [`SessionStore`].
+/// Checks rule 17 of [`SessionStore`].
 pub async fn sign_in_stores_like_create_and_update<S: SessionStore>(store: S) {
     let rule = Rule::new("sign_in_stores_like_create_and_update", store);
     let now = now();
@@ -913,7 +978,7 @@ async fn signs_in_like_update<S: SessionStore>(rule: &Rule<S>, now: Timestamp) {
     }
 }
 
-/// Checks rule 17 of [`SessionStore`].
+/// Checks rule 18 of [`SessionStore`].
 pub async fn sign_in_is_refused_after_a_revocation<S: SessionStore>(store: S) {
     let rule = Rule::new("sign_in_is_refused_after_a_revocation", store);
     let now = now();
@@ -1084,7 +1149,7 @@ async fn revokes_what_is_under_way<S: SessionStore>(rule: &Rule<S>, now: Timesta
     }
 }
 
-/// Checks rule 18 of [`SessionStore`].
+/// Checks rule 19 of [`SessionStore`].
 pub async fn sign_in_keeps_the_limit<S: SessionStore>(store: S) {
     // S-59.
     let rule = Rule::new("sign_in_keeps_the_limit", store);
@@ -1262,7 +1327,7 @@ async fn keeps_the_limit_in_a_race<S: SessionStore>(rule: &Rule<S>, now: Timesta
     }
 }
 
-/// Checks rule 19 of [`SessionStore`].
+/// Checks rule 20 of [`SessionStore`].
 ///
 /// It removes all sessions there are: give it a store, a table or a prefix of its own, and run it
 /// once at a time.
@@ -1345,7 +1410,7 @@ pub async fn delete_all_leaves_nothing<S: SessionStore>(store: S) {
     }
 }
 
-/// Checks rule 20 of [`SessionStore`].
+/// Checks rule 21 of [`SessionStore`].
 pub async fn data_is_opaque<S: SessionStore>(store: S) {
     let rule = Rule::new("data_is_opaque", store);
     let now = now();
@@ -1753,10 +1818,9 @@ fn full(now: Timestamp) -> Record {
     let mut record = record(now);
     record.previous = Some(Previous::new(digest(), after(now, MINUTE)));
     record.owner = Some(format!("owner of {}", session_id()).into());
-    record.seen = before(now, Duration::from_millis(1));
-    record.authenticated = Some(before(now, Duration::from_millis(2)));
-    record.renewed = before(now, Duration::from_millis(3));
-    record.created = before(now, Duration::from_millis(4));
+    record.authenticated = Some(before(now, Duration::from_millis(1)));
+    record.renewed = before(now, Duration::from_millis(2));
+    record.created = before(now, Duration::from_millis(3));
     record.policy = Some(ExpiryPolicy::new(
         Duration::from_millis(1_001),
         400 * 24 * 60 * MINUTE,

@@ -22,7 +22,7 @@ use crate::record::{Record, Version};
 /// 4. `expired_is_absent`: a record whose `expires` is at or before `now` is not loaded, updated,
 ///    touched or listed, whether or not it was swept, and does not stand in the way of a `create`.
 /// 5. `update_swaps_only_the_expected_version`: [`Update::Done`] if the stored version is
-///    `expected`; the record is replaced as a whole.
+///    `expected`; the record is replaced as a whole, but for rule 11.
 /// 6. `update_conflict_returns_the_current_record`: otherwise nothing changes, and
 ///    [`Update::Conflict`] carries the record as it is.
 /// 7. `update_never_creates`: without a live record, [`Update::Gone`].
@@ -31,30 +31,34 @@ use crate::record::{Record, Version};
 ///    live record, moved or not.
 /// 10. `touch_keeps_everything_else`: the version too, so that it does not disturb a parallel
 ///     `update`, nor undo one.
-/// 11. `touch_never_creates`: without a live record, `false`.
-/// 12. `delete_removes_for_good`: the record is gone for `load`, `update` and `touch`; the answer
+/// 11. `update_keeps_a_touch`: an `update` does not undo a `touch` that came in since its record was
+///     loaded: where the stored `seen` is later than the record's and not later than `now`, it stays, and
+///     so does the stored `expires` unless the record's is later. A record whose `seen` is `now` is
+///     stored as it is, and may move the end earlier.
+/// 12. `touch_never_creates`: without a live record, `false`.
+/// 13. `delete_removes_for_good`: the record is gone for `load`, `update` and `touch`; the answer
 ///     says whether a record was there. Expiry plays no part, so that a clock that is ahead
 ///     cannot make a logout miss.
-/// 13. `delete_expired_is_bounded`: removes at most `limit` records, expired ones only, and says how
+/// 14. `delete_expired_is_bounded`: removes at most `limit` records, expired ones only, and says how
 ///     many. A store whose records vanish by themselves answers 0 and does nothing.
-/// 14. `list_by_owner_shows_live_sessions`: those and no others, with their current records; a
+/// 15. `list_by_owner_shows_live_sessions`: those and no others, with their current records; a
 ///     session whose owner changed is listed under the new one.
-/// 15. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
+/// 16. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
 ///     how many; nobody else's.
-/// 16. `sign_in_stores_like_create_and_update`: without an expected version as `create` does, with one
+/// 17. `sign_in_stores_like_create_and_update`: without an expected version as `create` does, with one
 ///     as `update` does; the session is then listed under the record's owner.
-/// 17. `sign_in_is_refused_after_a_revocation`: after a `delete_by_owner` at a time not before
+/// 18. `sign_in_is_refused_after_a_revocation`: after a `delete_by_owner` at a time not before
 ///     [`Admission::began`], `sign_in` of that owner changes nothing and answers
 ///     [`SignIn::Revoked`], unless it is the kept session; if both run at once, the session is
 ///     refused or removed. Each revocation counts by itself, neither an earlier time nor another
 ///     `keep` takes one back, and is remembered for at least an hour.
-/// 18. `sign_in_keeps_the_limit`: with a [limit](Admission::limit), its owner has at most that many
+/// 19. `sign_in_keeps_the_limit`: with a [limit](Admission::limit), its owner has at most that many
 ///     live sessions afterwards, also if many sign in at once: either the others whose
 ///     `authenticated` is earliest are deleted, or nothing changes and the answer is
 ///     [`SignIn::Full`]. Only a sign-in that is done evicts anybody.
-/// 19. `delete_all_leaves_nothing`: all sessions are removed, and it says how many were live. Those
+/// 20. `delete_all_leaves_nothing`: all sessions are removed, and it says how many were live. Those
 ///     that are created while it runs may stay; revocations stay remembered.
-/// 20. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
+/// 21. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
 ///     UTF-8 without NUL, compared byte by byte.
 ///
 /// The owner of a session changes by `sign_in` alone: the record given to `create` has none, and that

@@ -423,6 +423,14 @@ impl Row {
         }
     }
 
+    /// Keeps a touch of `old`, in whose place it comes, that came in since its record was loaded.
+    fn keep_touch(&mut self, old: &Self, now: Timestamp) {
+        if self.seen < old.seen && old.seen <= now {
+            self.seen = old.seen;
+            self.expires = self.expires.max(old.expires);
+        }
+    }
+
     /// What it is counted as.
     fn cost(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |_| MemoryStore::RARE_COST);
@@ -512,13 +520,18 @@ impl Sessions {
                 return Update::Conflict(current.record());
             }
             Some(current) if current.owner == record.owner => {
-                let new = Row::new(record);
-                let cost = new.cost();
+                let mut new = Row::new(record);
+                new.keep_touch(current, now);
+                let (cost, expires) = (new.cost(), new.expires);
                 let old = mem::replace(current, new);
                 self.bytes = self.bytes + cost - old.cost();
-                self.move_expiry(id, old.expires, record.expires);
+                self.move_expiry(id, old.expires, expires);
             }
-            Some(_) => self.replace(id, Row::new(record)),
+            Some(current) => {
+                let mut new = Row::new(record);
+                new.keep_touch(current, now);
+                self.replace(id, new);
+            }
         }
         self.evict(id, now);
         Update::Done
@@ -1235,7 +1248,11 @@ mod tests {
                     let updated = store.update(id, &new, Version::FIRST, now).await.unwrap();
                     let current = model.take(id);
                     assert_eq!(updated == Update::Done, current.is_some());
-                    if current.is_some() {
+                    if let Some(current) = current {
+                        if new.seen < current.seen && current.seen <= now {
+                            (new.seen, new.expires) =
+                                (current.seen, new.expires.max(current.expires));
+                        }
                         model.put(id, new);
                     }
                 }

@@ -61,8 +61,8 @@ CREATE TABLE IF NOT EXISTS `sessions_revoked` (
 -- What an operation answers is sent when its transaction is over. After an error the caller closes its
 -- connection, which takes back what is open.
 
--- Compare-and-swap. Without an answer the session is gone; with `conflict`, the rest is the record as it
--- is.
+-- Compare-and-swap, which keeps a touch that came in since the record was loaded. Without an answer the
+-- session is gone; with `conflict`, the rest is the record as it is.
 DROP PROCEDURE IF EXISTS `sessions_update`
 //
 
@@ -80,8 +80,11 @@ BEGIN
         version = given_version, digest = given_digest,
         previous_digest = given_previous_digest, previous_until = given_previous_until,
         owner = given_owner, created = given_created, authenticated = given_authenticated,
-        renewed = given_renewed, seen = given_seen, idle = given_idle, absolute = given_absolute,
-        data = given_data, expires = given_expires
+        renewed = given_renewed, idle = given_idle, absolute = given_absolute, data = given_data,
+        expires = IF(seen > given_seen AND seen <= moment,
+            GREATEST(expires, given_expires), given_expires),
+        -- After `expires`, which would else see what is assigned here.
+        seen = IF(seen > given_seen AND seen <= moment, seen, given_seen)
     WHERE id = given_id AND expires > moment AND version = expected;
     IF ROW_COUNT() > 0 THEN
         SELECT 'done' AS answer;

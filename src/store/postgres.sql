@@ -58,7 +58,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(whose, '"sessions"'::regclass::oid::bigint));
 END $$;
 
--- Compare-and-swap. With `conflict`, `stored` is the record as it is.
+-- Compare-and-swap, which keeps a touch that came in since `given` was loaded. With `conflict`, `stored` is the
+-- record as it is.
 CREATE FUNCTION "sessions_update"(
     given "sessions", expected bigint, moment timestamptz, OUT answer text, OUT stored "sessions"
 ) LANGUAGE plpgsql VOLATILE AS $$
@@ -67,7 +68,10 @@ BEGIN
         version = given.version, digest = given.digest,
         previous_digest = given.previous_digest, previous_until = given.previous_until,
         owner = given.owner, created = given.created, authenticated = given.authenticated,
-        renewed = given.renewed, seen = given.seen, expires = given.expires,
+        renewed = given.renewed,
+        seen = CASE WHEN s.seen > given.seen AND s.seen <= moment THEN s.seen ELSE given.seen END,
+        expires = CASE WHEN s.seen > given.seen AND s.seen <= moment
+            THEN greatest(s.expires, given.expires) ELSE given.expires END,
         idle = given.idle, absolute = given.absolute, data = given.data
     WHERE s.id = given.id AND s.expires > moment AND s.version = expected;
     IF FOUND THEN

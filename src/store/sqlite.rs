@@ -378,6 +378,13 @@ impl Sql {
             );
             return Err(StoreError::new(message));
         }
+        // What an update stores. Of `seen` and `expires` it keeps those of a touch that came in since the record
+        // was loaded.
+        let touched = "seen > ?10 AND seen <= ?15";
+        let merged = VALUES.replace(
+            "?10, ?11",
+            &format!("iif({touched}, seen, ?10), iif({touched}, max(expires, ?11), ?11)"),
+        );
         // Quoted because it may be a keyword.
         let t = format!("\"{table}\"");
         let revoked = format!("\"{table}_revoked\"");
@@ -389,7 +396,7 @@ impl Sql {
             ),
             load: format!("SELECT {COLUMNS} FROM {t} WHERE id = ?1 AND expires > ?2"),
             update: format!(
-                "UPDATE {t} SET ({COLUMNS}) = ({VALUES}) \
+                "UPDATE {t} SET ({COLUMNS}) = ({merged}) \
                  WHERE id = ?1 AND expires > ?15 AND version = ?16"
             ),
             touch: format!(

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
-use cloakroom::test_util::{Fault, Operation};
+use cloakroom::test_util::{Fault, Operation, Pause};
 use cloakroom::{
     ClearSiteData, Error, FreshlySignedIn, LazySession, MemoryStore, NoTouch, RequireSignedIn,
     Session, SessionLayer, SignedIn,
@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::extractors::routed;
-use crate::support::{Client, Seen, Server, Settings, Told};
+use crate::support::{Client, Seen, Server, Settings, Slow, Told};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -468,6 +468,66 @@ async fn a_poll_moves_the_end_only_where_it_must() {
     client.get("/poll/remember").await.ok();
     let record = client.record().await.unwrap();
     assert_eq!(record.expires, server.clock.now().saturating_add(5 * HOUR));
+}
+
+/// What a poll does that has begun and not ended.
+async fn slow_poll(client: &Client) -> Slow {
+    let work = |s: &Session| {
+        s.no_touch();
+        s.update("n", |n: &mut u64| *n += 1)
+    };
+    Slow::start(client, work).await
+}
+
+/// S-50: nor does a poll undo what somebody at work does meanwhile.
+#[tokio::test]
+async fn a_poll_does_not_undo_a_use_of_the_session_while_it_was_under_way() {
+    let server = Server::new();
+    for elsewhere in [server.clone(), server.beside(|b| b)] {
+        let client = server.visitor().await;
+        let end = client.record().await.unwrap().expires;
+        let poll = slow_poll(&client.twin_at(&elsewhere)).await;
+        server.clock.advance(30 * MINUTE);
+        assert_eq!(client.get("/read").await.ok().calls, "load touch");
+        let touched = client.record().await.unwrap();
+        server.clock.advance(MINUTE);
+        poll.finish().await.ok();
+        let record = client.record().await.unwrap();
+        assert_eq!(
+            (record.seen, record.expires),
+            (touched.seen, touched.expires)
+        );
+        server.clock.set(end);
+        assert_eq!(client.value("n").await, Some(2));
+    }
+}
+
+/// The same for what waits in line behind the poll, which hands on a record that has ended.
+#[tokio::test]
+async fn a_poll_does_not_end_the_session_for_who_comes_after_it() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    let end = client.record().await.unwrap().expires;
+    let poll = slow_poll(&client.twin()).await;
+    server.clock.advance(30 * MINUTE);
+    client.get("/read").await.ok();
+    server.clock.set(end);
+    let pause = Pause::new();
+    server.store.reset_counts();
+    server
+        .store
+        .inject(Operation::Update, 1, Fault::Pause(pause.clone()));
+    let poll = tokio::spawn(poll.finish());
+    pause.reached().await;
+    let (seen, ()) = tokio::join!(client.get("/write"), async { pause.release() });
+    seen.ok();
+    poll.await.unwrap().ok();
+    assert_eq!(
+        server.store.calls(Operation::Update),
+        3,
+        "one meets a conflict"
+    );
+    assert_eq!(client.value("n").await, Some(3));
 }
 
 /// S-54.

@@ -46,17 +46,24 @@ async fn a_session_never_outlives_its_record_on_the_server() {
     }
     assert!(store.touch(id(1), now(), now()).await.unwrap());
     assert_ends_at(record.expires);
-    record.version = Version::new(2);
-    record.expires = now().saturating_add(Duration::from_secs(60));
-    let updated = store.update(id(1), &record, Version::FIRST, now()).await;
-    assert_eq!(updated.unwrap(), Update::Done);
-    assert_ends_at(record.expires);
-    record.version = Version::new(3);
+    for is_use in [false, true] {
+        let (expected, touched) = (record.version, record.expires);
+        record.version = expected.next();
+        record.expires = now().saturating_add(Duration::from_secs(60));
+        record.seen = if is_use { now() } else { record.created };
+        let updated = store.update(id(1), &record, expected, now()).await;
+        assert_eq!(updated.unwrap(), Update::Done);
+        if !is_use {
+            record.expires = touched;
+        }
+        assert_ends_at(record.expires);
+    }
+    record.version = Version::new(4);
     record.owner = Some("ada".into());
     record.authenticated = Some(now());
     record.expires = now().saturating_add(Duration::from_secs(30));
     let admission = Admission::new(now());
-    let expected = Some(Version::new(2));
+    let expected = Some(Version::new(3));
     let answer = store.sign_in(id(1), &record, expected, admission, now());
     assert_eq!(answer.await.unwrap(), SignIn::Done);
     assert_ends_at(record.expires);

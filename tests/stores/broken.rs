@@ -40,6 +40,12 @@ enum Bug {
     UpdateTakesOlderVersions,
     UpdateKeepsThePreviousDigest,
     UpdateNeverShortens,
+    UpdateUndoesATouch,
+    UpdateForgetsTheUseOfATouch,
+    UpdateKeepsTheEarlierEndOfATouch,
+    UpdateKeepsATouchThatItKnows,
+    UpdateKeepsATouchToCome,
+    UpdateLooksForATouchThenWrites,
     ConflictCarriesTheFirstRecord,
     ConflictCarriesTheRefusedRecord,
     ConflictWrites,
@@ -384,11 +390,40 @@ impl SessionStore for Broken {
             Bug::KeepsVersionsAsFloats => as_float(expected),
             _ => expected,
         };
+        let keep_touch = |record: &mut Record| {
+            record.seen = current.seen;
+            record.expires = record.expires.max(current.expires);
+        };
+        let is_touched = record.seen < current.seen && current.seen <= now;
         match self.bug {
             Bug::UpdateKeepsThePreviousDigest => {
                 record.previous = record.previous.or(current.previous);
             }
             Bug::UpdateNeverShortens => record.expires = record.expires.max(current.expires),
+            Bug::UpdateUndoesATouch if is_touched => {
+                self.overwrite(id, &record).await?;
+                return Ok(Update::Done);
+            }
+            Bug::UpdateForgetsTheUseOfATouch if is_touched => {
+                record.expires = record.expires.max(current.expires);
+                self.overwrite(id, &record).await?;
+                return Ok(Update::Done);
+            }
+            Bug::UpdateKeepsTheEarlierEndOfATouch if is_touched => {
+                (record.seen, record.expires) = (current.seen, current.expires);
+            }
+            Bug::UpdateKeepsATouchThatItKnows if (record.seen..=now).contains(&current.seen) => {
+                keep_touch(&mut record);
+            }
+            Bug::UpdateKeepsATouchToCome if record.seen < current.seen => keep_touch(&mut record),
+            Bug::UpdateLooksForATouchThenWrites => {
+                if is_touched {
+                    keep_touch(&mut record);
+                }
+                dawdle().await;
+                self.overwrite(id, &record).await?;
+                return Ok(Update::Done);
+            }
             Bug::UpdateChecksThenWrites if current.version == expected => {
                 dawdle().await;
                 self.overwrite(id, &record).await?;
@@ -726,6 +761,10 @@ caught_by! {
         TouchUnmovedForgetsTheLastUse;
     touch_keeps_everything_else:
         TouchCounts TouchWritesBackWhatItRead;
+    update_keeps_a_touch:
+        UpdateUndoesATouch UpdateForgetsTheUseOfATouch UpdateKeepsTheEarlierEndOfATouch
+        UpdateKeepsATouchThatItKnows UpdateKeepsATouchToCome UpdateNeverShortens
+        UpdateLooksForATouchThenWrites;
     touch_never_creates:
         TouchCreates TouchWritesBackWhatItRead;
     delete_removes_for_good:

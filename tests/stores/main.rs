@@ -62,9 +62,10 @@ async fn runs_of_the_suite_can_share_a_store() {
             expired_is_absent update_swaps_only_the_expected_version
             update_conflict_returns_the_current_record update_never_creates
             concurrent_updates_lose_nothing touch_only_extends touch_keeps_everything_else
-            touch_never_creates delete_removes_for_good list_by_owner_shows_live_sessions
-            delete_by_owner_spares_only_the_kept sign_in_stores_like_create_and_update
-            sign_in_is_refused_after_a_revocation sign_in_keeps_the_limit data_is_opaque
+            update_keeps_a_touch touch_never_creates delete_removes_for_good
+            list_by_owner_shows_live_sessions delete_by_owner_spares_only_the_kept
+            sign_in_stores_like_create_and_update sign_in_is_refused_after_a_revocation
+            sign_in_keeps_the_limit data_is_opaque
         }
         tasks.spawn(conformance::delete_expired_is_bounded(swept.clone()));
     }

@@ -78,7 +78,7 @@ impl SessionStore for MapStore {
                 }
                 let mut next = record.clone();
                 // A touch that came in since the record was loaded stays.
-                if record.seen < current.seen && current.seen <= now {
+                if record.seen < now && record.seen < current.seen {
                     next.seen = current.seen;
                     next.expires = record.expires.max(current.expires);
                 }

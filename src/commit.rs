@@ -820,7 +820,7 @@ fn newer_in_line(turn: &Turn, draft: &Draft, config: &Config) -> Option<Box<Reco
     let known = draft.stored.as_ref()?.record.version;
     turn.latest()
         .filter(|latest| latest.version > known)
-        .filter(|latest| latest.is_live(config.policy_of(latest), draft.at))
+        .filter(|latest| latest.is_live(config.limits_of(latest), draft.at))
         .map(|latest| Box::new(latest.clone()))
 }
 

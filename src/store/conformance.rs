@@ -525,9 +525,9 @@ pub async fn update_keeps_a_touch<S: SessionStore>(store: S) {
         ((touched, late), (touched, early), (touched, early)),
         ((touched, late), (now, early), (now, early)),
         ((now, late), (now, early), (now, early)),
-        // S-49: a touch by a clock that is ahead.
+        // A touch by a clock that is ahead; S-49: it does not outlast the next use.
+        ((ahead, late), (loaded, early), (ahead, late)),
         ((ahead, late), (now, early), (now, early)),
-        ((ahead, late), (loaded, early), (loaded, early)),
     ];
     let set = |record: &mut Record, (seen, expires)| {
         record.seen = seen;

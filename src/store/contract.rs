@@ -32,8 +32,8 @@ use crate::record::{Record, Version};
 /// 10. `touch_keeps_everything_else`: the version too, so that it does not disturb a parallel
 ///     `update`, nor undo one.
 /// 11. `update_keeps_a_touch`: an `update` does not undo a `touch` that came in since its record was
-///     loaded: where the stored `seen` is later than the record's and not later than `now`, it stays, and
-///     so does the stored `expires` unless the record's is later. A record whose `seen` is `now` is
+///     loaded: if the record's `seen` is earlier than `now` and the stored one is later than it, that stays,
+///     and so does the stored `expires` unless the record's is later. A record whose `seen` is `now` is
 ///     stored as it is, and may move the end earlier.
 /// 12. `touch_never_creates`: without a live record, `false`.
 /// 13. `delete_removes_for_good`: the record is gone for `load`, `update` and `touch`; the answer

@@ -425,7 +425,7 @@ impl Row {
 
     /// Keeps a touch of `old`, in whose place it comes, that came in since its record was loaded.
     fn keep_touch(&mut self, old: &Self, now: Timestamp) {
-        if self.seen < old.seen && old.seen <= now {
+        if self.seen < now && self.seen < old.seen {
             self.seen = old.seen;
             self.expires = self.expires.max(old.expires);
         }
@@ -1249,7 +1249,7 @@ mod tests {
                     let current = model.take(id);
                     assert_eq!(updated == Update::Done, current.is_some());
                     if let Some(current) = current {
-                        if new.seen < current.seen && current.seen <= now {
+                        if new.seen < now && new.seen < current.seen {
                             (new.seen, new.expires) =
                                 (current.seen, new.expires.max(current.expires));
                         }

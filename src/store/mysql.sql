@@ -81,10 +81,10 @@ BEGIN
         previous_digest = given_previous_digest, previous_until = given_previous_until,
         owner = given_owner, created = given_created, authenticated = given_authenticated,
         renewed = given_renewed, idle = given_idle, absolute = given_absolute, data = given_data,
-        expires = IF(seen > given_seen AND seen <= moment,
+        expires = IF(given_seen < moment AND given_seen < seen,
             GREATEST(expires, given_expires), given_expires),
         -- After `expires`, which would else see what is assigned here.
-        seen = IF(seen > given_seen AND seen <= moment, seen, given_seen)
+        seen = IF(given_seen < moment AND given_seen < seen, seen, given_seen)
     WHERE id = given_id AND expires > moment AND version = expected;
     IF ROW_COUNT() > 0 THEN
         SELECT 'done' AS answer;

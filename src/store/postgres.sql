@@ -69,8 +69,8 @@ BEGIN
         previous_digest = given.previous_digest, previous_until = given.previous_until,
         owner = given.owner, created = given.created, authenticated = given.authenticated,
         renewed = given.renewed,
-        seen = CASE WHEN s.seen > given.seen AND s.seen <= moment THEN s.seen ELSE given.seen END,
-        expires = CASE WHEN s.seen > given.seen AND s.seen <= moment
+        seen = CASE WHEN given.seen < moment AND given.seen < s.seen THEN s.seen ELSE given.seen END,
+        expires = CASE WHEN given.seen < moment AND given.seen < s.seen
             THEN greatest(s.expires, given.expires) ELSE given.expires END,
         idle = given.idle, absolute = given.absolute, data = given.data
     WHERE s.id = given.id AND s.expires > moment AND s.version = expected;

@@ -380,7 +380,7 @@ impl Sql {
         }
         // What an update stores. Of `seen` and `expires` it keeps those of a touch that came in since the record
         // was loaded.
-        let touched = "seen > ?10 AND seen <= ?15";
+        let touched = "?10 < ?15 AND ?10 < seen";
         let merged = VALUES.replace(
             "?10, ?11",
             &format!("iif({touched}, seen, ?10), iif({touched}, max(expires, ?11), ?11)"),

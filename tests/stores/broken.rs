@@ -45,6 +45,7 @@ enum Bug {
     UpdateKeepsTheEarlierEndOfATouch,
     UpdateKeepsATouchThatItKnows,
     UpdateKeepsATouchToCome,
+    UpdateUndoesATouchToCome,
     UpdateLooksForATouchThenWrites,
     ConflictCarriesTheFirstRecord,
     ConflictCarriesTheRefusedRecord,
@@ -394,12 +395,16 @@ impl SessionStore for Broken {
             record.seen = current.seen;
             record.expires = record.expires.max(current.expires);
         };
-        let is_touched = record.seen < current.seen && current.seen <= now;
+        let is_touched = record.seen < now && record.seen < current.seen;
         match self.bug {
             Bug::UpdateKeepsThePreviousDigest => {
                 record.previous = record.previous.or(current.previous);
             }
             Bug::UpdateNeverShortens => record.expires = record.expires.max(current.expires),
+            Bug::UpdateUndoesATouchToCome if is_touched && current.seen > now => {
+                self.overwrite(id, &record).await?;
+                return Ok(Update::Done);
+            }
             Bug::UpdateUndoesATouch if is_touched => {
                 self.overwrite(id, &record).await?;
                 return Ok(Update::Done);
@@ -763,7 +768,8 @@ caught_by! {
         TouchCounts TouchWritesBackWhatItRead;
     update_keeps_a_touch:
         UpdateUndoesATouch UpdateForgetsTheUseOfATouch UpdateKeepsTheEarlierEndOfATouch
-        UpdateKeepsATouchThatItKnows UpdateKeepsATouchToCome UpdateNeverShortens
+        UpdateKeepsATouchThatItKnows UpdateKeepsATouchToCome UpdateUndoesATouchToCome
+        UpdateNeverShortens
         UpdateLooksForATouchThenWrites;
     touch_never_creates:
         TouchCreates TouchWritesBackWhatItRead;

@@ -7,8 +7,8 @@ if refused then
 end
 -- A touch that came in since the record was loaded stays.
 local head = live(KEYS[1], now)
-local seen = number(head, 18)
-if seen > number(record, 18) and seen <= now then
+local seen, given = number(head, 18), number(record, 18)
+if given < now and given < seen then
     local latest = math.max(expires(head), expires(record))
     record = record:sub(1, 9) .. struct.pack('>I8I8', latest, seen) .. record:sub(26)
     ends = text(latest)

@@ -26,8 +26,9 @@ use crate::token::{Digest, Token};
 use crate::transport::Notice;
 
 /// Of writers in other processes one wins each round, so losing this often means that more of them
-/// write to one session without pause than any client causes.
-const MAX_TRIES: u32 = 32;
+/// write to one session without pause than any client causes. Those who wait in line in another process
+/// may win a hundred times in a row: they are handed the record, and meet no conflict.
+const MAX_TRIES: u32 = 256;
 
 /// A session that is in the store, as this request knows it.
 #[derive(Clone, Debug)]
@@ -847,11 +848,12 @@ fn follow(context: &Context, draft: &Draft, next: &mut Next, rotation: Rotation)
     Ok(())
 }
 
-/// Waits a random moment, longer with each try, so that processes that collide do not do so again.
+/// Waits a random moment, so that processes that collide do not do so again. Not much longer than a trip to
+/// the store, or those who do not wait would always be faster.
 async fn pause(context: &Context, tries: u32) -> Result<()> {
     let mut random = [0; 2];
     context.entropy.fill(&mut random)?;
-    let bound = 500 * u64::from(tries.min(20));
+    let bound = 500 * u64::from(tries.min(4));
     let micros = bound * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX);
     tokio::time::sleep(Duration::from_micros(micros)).await;
     Ok(())

@@ -227,12 +227,18 @@ impl Changes {
 
     /// Takes out what counts after these changes are stored: what the handler read of other keys.
     pub(crate) fn take_reads(&mut self) -> Self {
-        let mut reads = mem::take(&mut self.reads);
-        reads.0.retain(|(key, _)| !self.concern(key));
+        self.forget_reads();
         Self {
-            reads,
+            reads: mem::take(&mut self.reads),
             ..Self::default()
         }
+    }
+
+    /// Forgets what the handler read of keys that it changed.
+    pub(crate) fn forget_reads(&mut self) {
+        let mut reads = mem::take(&mut self.reads);
+        reads.0.retain(|(key, _)| !self.concern(key));
+        self.reads = reads;
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) struct Draft {
     pub(crate) rebased: bool,
     /// A write may have reached the store unseen: `stored` may be out of date.
     pub(crate) unsure: bool,
-    /// What such writes gave the session. In a box: few renew it.
+    /// What such writes gave the session, kept until one is seen to be done. In a box: few renew it.
     pub(crate) unseen: Option<Box<Unseen>>,
 }
 
@@ -111,6 +111,12 @@ pub(crate) struct Unseen {
     last: (Token, Digest),
     /// Nearly always none.
     earlier: Vec<(Token, Digest)>,
+}
+
+impl Unseen {
+    fn all(&self) -> impl Iterator<Item = &(Token, Digest)> {
+        self.earlier.iter().chain([&self.last])
+    }
 }
 
 impl Draft {
@@ -237,7 +243,7 @@ pub(crate) struct Current<'a> {
 }
 
 impl Current<'_> {
-    fn issue(self, now: Timestamp) -> Notice {
+    pub(crate) fn issue(self, now: Timestamp) -> Notice {
         let Stored { record, token, .. } = self.stored;
         let age = record.expires.saturating_since(now);
         let ticket = Ticket {
@@ -424,18 +430,21 @@ impl Draft {
         if !current.is_live(context.config.limits_of(&current), now) {
             return Ok(Rebased::Gone);
         }
-        if let Some(unseen) = self.unseen.take() {
-            let mut made = unseen.earlier.into_iter().chain([unseen.last]);
-            if let Some(own) = made.find(|(_, digest)| *digest == current.digest) {
-                // This request renewed it itself, in a `save` that was given up before it was answered.
-                (stored.token, stored.digest) = own;
-            }
+        let mut made = self.unseen.iter().flat_map(|unseen| unseen.all());
+        let own = made.find(|(_, digest)| *digest == current.digest);
+        if let Some(own) = own {
+            // This request renewed it itself, in a `save` that was given up before it was answered. Nobody
+            // else can have written since the load, so nobody changed what was read.
+            (stored.token, stored.digest) = *own;
+            self.changes.forget_reads();
         }
+        let own = own.is_some();
         if !current.accepts(stored.digest, now) {
             return Ok(Rebased::Superseded);
         }
+        stored.record = current;
         if !self.changes.is_empty() {
-            let mut data = parse(&current)?;
+            let mut data = parse(&stored.record)?;
             if self.actions.other_owner {
                 data.clear();
             }
@@ -444,8 +453,7 @@ impl Draft {
         }
         self.rebased = true;
         self.unsure = false;
-        stored.record = current;
-        Ok(Rebased::Done)
+        Ok(Rebased::Done { own })
     }
 
     /// Fails if the values have grown beyond the limit, as they may with those of a parallel request.
@@ -520,7 +528,10 @@ fn parse(record: &Record) -> Result<Data> {
 }
 
 enum Rebased {
-    Done,
+    Done {
+        /// The current token is one that this request made.
+        own: bool,
+    },
     Gone,
     Superseded,
 }
@@ -595,10 +606,16 @@ async fn touch(context: &Context, draft: &mut Draft) -> Result<Outcome> {
 
 async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
     draft.check_size(&context.config)?;
+    if draft.unseen.is_some() {
+        Box::pin(delete_unseen(context, draft)).await?;
+    }
     // An id is taken only if random numbers repeat (S-02).
     for _ in 0..3 {
         let next = first(context, draft)?;
         let id = next.token.id();
+        if draft.actions.sign_in.is_some() {
+            draft.expect((next.token, next.record.digest));
+        }
         match write(context, draft, &next).await? {
             Written::Done => {
                 context.tell(&SessionEvent::Created { session: id });
@@ -613,6 +630,18 @@ async fn create(context: &Context, draft: &mut Draft) -> Result<Outcome> {
         }
     }
     Err(Error::random("session ids repeat"))
+}
+
+/// Ends what a `save` that was given up may have begun for the owner: nobody has a token for it, and it would
+/// count as one of theirs.
+async fn delete_unseen(context: &Context, draft: &mut Draft) -> Result<()> {
+    let made = draft.unseen.iter().flat_map(|unseen| unseen.all());
+    let ids: Vec<_> = made.map(|(token, _)| token.id()).collect();
+    for id in ids {
+        context.store.delete(id).await?;
+    }
+    draft.unseen = None;
+    Ok(())
 }
 
 /// What is to be stored.
@@ -672,18 +701,22 @@ async fn update(
         let now = draft.at;
         let rebased = match newer.take() {
             Some(current) => match draft.rebase(*current, context, now)? {
-                Rebased::Done => true,
+                Rebased::Done { own } => Some(own),
                 Rebased::Gone => return Ok(gone(context, turn.id())),
                 Rebased::Superseded => return Ok(superseded(context, turn.id())),
             },
-            None => false,
+            None => None,
         };
         draft.check_reads()?;
-        if rebased {
-            // What another writer did may leave nothing to do, such as a renewal.
+        if let Some(own) = rebased {
+            // What another writer did may leave nothing to do, such as a renewal; what this one did, too.
             let Plan::Update(still) = draft.plan(&context.config, occasion, now) else {
                 draft.actions = Actions::default();
-                return Ok(Outcome::Unchanged);
+                return Ok(if own {
+                    Outcome::Renewed
+                } else {
+                    Outcome::Unchanged
+                });
             };
             rotation = still;
         }

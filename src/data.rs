@@ -47,10 +47,13 @@ pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> R
     result
 }
 
-/// Fails for what is no JSON: `Serialize` can be made to write anything.
+/// Fails for what is no JSON, or has space around it: `Serialize` can be made to write anything.
 pub(crate) fn check_value(text: &[u8]) -> serde_json::Result<()> {
     if scan::is_value(text) {
         return Ok(());
+    }
+    if text.trim_ascii().len() < text.len() {
+        return Err(serde::de::Error::custom("there is space around the value"));
     }
     serde_json::from_slice(text).map(|IgnoredAny| ())
 }

@@ -704,8 +704,10 @@ impl Session {
     ///
     /// If the future is dropped, and after an error other than gone or superseded, the changes stay
     /// pending: they are tried again with the next `save` or when the response is ready. If they did
-    /// reach the store, an [`update`](Self::update) then counts twice. A [`renew`](Self::renew) or a
-    /// [`sign_in`](Self::sign_in) is done once more, so that the client gets a token that is accepted.
+    /// reach the store, an [`update`](Self::update) then counts twice, and under
+    /// [`OnConflict::Reject`] what was read and set may be refused for it. A [`renew`](Self::renew) or a
+    /// [`sign_in`](Self::sign_in) is done once more, so that the client gets a token that is accepted; until then
+    /// [`reopen`](Self::reopen) and [`ended`](Self::ended) take the session for one that has ended.
     ///
     /// Poll the future or drop it. While one is kept that nobody polls, whatever else would write the
     /// session waits for it: the end of this request until the

@@ -138,9 +138,25 @@ impl<'a> Lease<'a> {
         let done = commit::run(context, &mut self.draft, self.plan, self.occasion).await;
         match &done {
             Ok(outcome) => self.settle(*outcome)?,
-            Err(error) => commit::failed(context, &self.draft, error),
+            Err(error) => {
+                commit::failed(context, &self.draft, error);
+                self.announce();
+            }
         }
         done
+    }
+
+    /// Lets the client know the token that an earlier `save` of this request turns out to have made, although
+    /// nothing more is done.
+    fn announce(&self) {
+        let mut state = self.session.state();
+        let before = state.draft.stored.as_ref().map(|stored| stored.digest);
+        if state.ends == self.ends
+            && let Some(current) = self.draft.current(&self.session.0.context)
+            && before.is_some_and(|before| before != current.stored.digest)
+        {
+            state.notice = current.issue(self.draft.at);
+        }
     }
 
     /// Makes the session show what is stored now. Fails if what came in meanwhile does not fit that.

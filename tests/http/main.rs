@@ -18,6 +18,7 @@ mod events;
 mod expiry;
 mod extractors;
 mod faults;
+mod given_up;
 mod hygiene;
 #[cfg(all(feature = "signed", feature = "encrypted"))]
 mod keys;

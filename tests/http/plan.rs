@@ -675,43 +675,6 @@ async fn a_save_that_fails_is_made_up_for_by_the_response() {
     assert_eq!(client.get("/read").await.text(), r#"["ada",4]"#);
 }
 
-/// S-42: a handler that gives up a `save` does not leave its client with a token that the save had replaced
-/// already.
-#[tokio::test(start_paused = true)]
-async fn a_renewal_in_a_save_that_was_given_up_is_made_up_for_by_the_response() {
-    for (operation, saves) in [
-        (Operation::Update, 1),
-        (Operation::SignIn, 1),
-        (Operation::Update, 2),
-        (Operation::SignIn, 2),
-    ] {
-        let client = Server::new().visitor().await;
-        let store = client.server.store.clone();
-        let seen = client.run(async move |s: Session| {
-            if operation == Operation::SignIn {
-                s.sign_in("ada")?;
-            } else {
-                s.renew()?;
-            }
-            for _ in 0..saves {
-                let answer = Fault::PauseAfter(Pause::new());
-                store.inject(operation, 1, answer);
-                let save = tokio::time::timeout(Duration::from_millis(1), s.save());
-                assert!(save.await.is_err());
-            }
-            s.insert("after", 1)
-        });
-        let seen = seen.await.ok();
-        assert_eq!(seen.told(), Told::Cookie, "{operation:?} {saves}");
-        let owner = (operation == Operation::SignIn).then_some("ada");
-        let record = client.record().await.unwrap();
-        assert_eq!(record.owner.as_deref(), owner);
-        let after = client.look(|s| (s.get::<u8>("n").unwrap(), s.get::<u8>("after").unwrap()));
-        assert_eq!(after.await, (Some(1), Some(1)));
-        assert_eq!(client.server.memory.len(), 1);
-    }
-}
-
 /// S-53: the same for a sign-out.
 #[tokio::test]
 async fn a_sign_out_that_fails_in_a_save_is_made_up_for_by_the_response() {

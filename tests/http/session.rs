@@ -356,7 +356,7 @@ async fn a_value_that_writes_what_is_no_json_is_refused() {
 
     let client = Server::new().visitor().await;
     let seen = client.act(|s| {
-        for text in ["", "{", "1,\"owner\":\"root\"", "[1]]", "\"", "nul"] {
+        for text in ["", "{", "1,\"owner\":\"root\"", "[1]]", "\"", "nul", " 1"] {
             let error = s.insert("n", Raw(text)).unwrap_err();
             assert!(error.is_encode(), "{text}");
         }

@@ -1,0 +1,233 @@
+//! A `save` with a renewal or a sign-in whose answer nobody waits for: whatever happens then, the client is not
+//! left with a token that the `save` had replaced already (S-42).
+
+use std::time::Duration;
+
+use cloakroom::store::{
+    Admission, Create, Record, SessionStore, SignIn, StoreError, Timestamp, Update, Version,
+};
+use cloakroom::test_util::{Fault, Operation, Pause};
+use cloakroom::{Error, MemoryStore, OnConflict, Session, SessionId, SessionLayer, WhenFull};
+use http::StatusCode;
+
+use crate::support::{Server, Store, Told};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A `save` that is given up after its `n`-th call from now on was carried out.
+async fn give_up(session: &Session, store: &Store, operation: Operation, n: u64) {
+    store.inject(operation, n, Fault::PauseAfter(Pause::new()));
+    let save = tokio::time::timeout(MILLISECOND, session.save());
+    assert!(save.await.is_err());
+}
+
+/// What renews the token, and the call of the store that does it.
+fn renew(session: &Session, operation: Operation) -> cloakroom::Result<()> {
+    match operation {
+        Operation::SignIn => session.sign_in("ada"),
+        _ => session.renew(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_makes_up_for_it() {
+    for (operation, saves) in [
+        (Operation::Update, 1),
+        (Operation::SignIn, 1),
+        (Operation::Update, 3),
+        (Operation::SignIn, 3),
+    ] {
+        let client = Server::new().visitor().await;
+        let store = client.server.store.clone();
+        let seen = client.run(async move |s: Session| {
+            renew(&s, operation)?;
+            for _ in 0..saves {
+                give_up(&s, &store, operation, 1).await;
+            }
+            s.insert("after", 1)
+        });
+        assert_eq!(seen.await.ok().told(), Told::Cookie, "{operation:?}");
+        let owner = (operation == Operation::SignIn).then_some("ada");
+        assert_eq!(client.record().await.unwrap().owner.as_deref(), owner);
+        assert_eq!(client.value("n").await, Some(1));
+        assert_eq!(client.value("after").await, Some(1));
+        assert_eq!(client.server.memory.len(), 1);
+    }
+}
+
+/// The second meets what the first has done, and then does nothing itself.
+#[tokio::test(start_paused = true)]
+async fn a_second_save_may_fail_as_well() {
+    for operation in [Operation::Update, Operation::SignIn] {
+        for fault in [Fault::Fail, Fault::Hang] {
+            let client = Server::new().visitor().await;
+            let store = client.server.store.clone();
+            let seen = client.run(async move |s: Session| {
+                renew(&s, operation)?;
+                give_up(&s, &store, operation, 1).await;
+                store.inject(operation, 2, fault.clone());
+                let save = tokio::time::timeout(MILLISECOND, s.save());
+                assert!(!matches!(save.await, Ok(Ok(()))));
+                Ok::<_, Error>(())
+            });
+            assert_eq!(seen.await.ok().told(), Told::Cookie, "{operation:?}");
+            assert!(client.is_known().await, "{operation:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_fails_for_another_reason_announces_the_token() {
+    for takes_back in [false, true] {
+        let client = Server::with(|b| b.max_size(100)).visitor().await;
+        let store = client.server.store.clone();
+        let elsewhere = client.twin_at(&client.server.beside(|b| b.max_size(100)));
+        let seen = client.run(async move |s: Session| {
+            let large = "x".repeat(60);
+            let theirs = large.clone();
+            elsewhere
+                .act(move |s| s.insert("theirs", &theirs))
+                .await
+                .ok();
+            s.renew()?;
+            // The first meets a conflict.
+            give_up(&s, &store, Operation::Update, 2).await;
+            s.insert("mine", &large)?;
+            if takes_back {
+                assert!(s.save().await.unwrap_err().is_too_large());
+                s.remove("mine")?;
+            }
+            Ok::<_, Error>(())
+        });
+        let seen = seen.await;
+        assert_eq!(seen.status == StatusCode::OK, takes_back);
+        assert_eq!(seen.told(), Told::Cookie);
+        assert!(client.is_known().await);
+    }
+}
+
+/// Under `Reject`, a request is not refused for what it wrote itself.
+#[tokio::test(start_paused = true)]
+async fn its_own_write_is_no_conflict() {
+    let client = Server::with(|b| b.on_conflict(OnConflict::Reject));
+    let client = client.visitor().await;
+    let store = client.server.store.clone();
+    let seen = client.run(async move |s: Session| {
+        let n = s.get::<u64>("n")?.unwrap_or_default();
+        s.insert("n", n + 1)?;
+        s.renew()?;
+        give_up(&s, &store, Operation::Update, 1).await;
+        Ok::<_, Error>(())
+    });
+    assert_eq!(seen.await.ok().told(), Told::Cookie);
+    assert_eq!(client.value("n").await, Some(2));
+}
+
+/// A session that nobody has a token for is not one of its owner's.
+#[tokio::test(start_paused = true)]
+async fn a_sign_in_leaves_no_second_session_behind() {
+    let server = Server::with(|b| b.max_sessions_per_owner(1, WhenFull::Refuse));
+    let client = server.client();
+    let store = server.store.clone();
+    let seen = client.run(async move |s: Session| {
+        s.sign_in("ada")?;
+        give_up(&s, &store, Operation::SignIn, 1).await;
+        Ok::<_, Error>(())
+    });
+    assert_eq!(seen.await.ok().told(), Told::Cookie);
+    assert!(client.is_known().await);
+    assert_eq!(server.memory.len(), 1);
+}
+
+/// As a driver may that sends a command again when a connection breaks.
+struct Twice(MemoryStore);
+
+impl SessionStore for Twice {
+    async fn create(
+        &self,
+        id: SessionId,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<Create, StoreError> {
+        self.0.create(id, record, now).await
+    }
+
+    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.0.load(id, now).await
+    }
+
+    async fn update(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Version,
+        now: Timestamp,
+    ) -> Result<Update, StoreError> {
+        let _unheard = self.0.update(id, record, expected, now).await?;
+        self.0.update(id, record, expected, now).await
+    }
+
+    async fn sign_in(
+        &self,
+        id: SessionId,
+        record: &Record,
+        expected: Option<Version>,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Result<SignIn, StoreError> {
+        self.0.sign_in(id, record, expected, admission, now).await
+    }
+
+    async fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.0.delete(id).await
+    }
+
+    async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.0.delete_expired(now, limit).await
+    }
+
+    async fn list_by_owner(
+        &self,
+        owner: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(SessionId, Record)>, StoreError> {
+        self.0.list_by_owner(owner, now).await
+    }
+
+    async fn delete_by_owner(
+        &self,
+        owner: &str,
+        keep: Option<SessionId>,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        self.0.delete_by_owner(owner, keep, now).await
+    }
+
+    async fn delete_all(&self) -> Result<usize, StoreError> {
+        self.0.delete_all().await
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_with_the_own_renewal_does_not_hide_its_token() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let server = Server::new();
+    let store = Twice(server.memory.clone());
+    let builder = SessionLayer::builder(store).renew_every(MINUTE);
+    let server = server.under(builder.renewal_grace(5 * MILLISECOND));
+    let client = server.visitor().await;
+    server.clock.advance(2 * MINUTE);
+    let seen = client.run(async |_: Session| Ok::<_, Error>(())).await;
+    assert_eq!(seen.ok().told(), Told::Cookie);
+    server.clock.advance(MINUTE);
+    assert!(client.is_known().await);
+}

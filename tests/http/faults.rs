@@ -335,6 +335,8 @@ type Loaded = Result<Option<Record>, StoreError>;
 struct Lies {
     load: Option<Box<dyn Fn(Option<Record>) -> Loaded + Send + Sync>>,
     update: Option<Box<dyn Fn() -> Result<Update, StoreError> + Send + Sync>>,
+    /// Sends each update again, as a driver may whose connection breaks: the first is not heard of.
+    sends_again: bool,
     create: Option<Create>,
 }
 
@@ -366,6 +368,9 @@ impl SessionStore for LyingStore {
         expected: Version,
         now: Timestamp,
     ) -> Result<Update, StoreError> {
+        if self.lies.sends_again {
+            let _unheard = self.truth.update(id, record, expected, now).await?;
+        }
         match &self.lies.update {
             Some(lie) => lie(),
             None => self.truth.update(id, record, expected, now).await,
@@ -667,6 +672,27 @@ async fn a_store_that_always_answers_conflict_is_given_up() {
     let asked = *asked.lock().unwrap();
     assert!((2..=512).contains(&asked), "asked {asked} times");
     assert_eq!(client.value("n").await, Some(1));
+}
+
+/// S-42: a conflict with the own renewal does not hide its token from the client.
+#[tokio::test]
+async fn a_renewal_that_was_sent_twice_is_announced() {
+    let server = Server::new();
+    let store = LyingStore {
+        truth: server.store.clone(),
+        lies: Arc::new(Lies {
+            sends_again: true,
+            ..Lies::default()
+        }),
+    };
+    let builder = SessionLayer::builder(store).renew_every(MINUTE);
+    let server = server.under(builder.renewal_grace(Duration::from_millis(5)));
+    let client = server.visitor().await;
+    server.clock.advance(2 * MINUTE);
+    let seen = client.get("/read").await.ok();
+    assert_eq!(seen.told(), Told::Cookie);
+    server.clock.advance(MINUTE);
+    assert!(client.is_known().await);
 }
 
 /// S-02: a session is created or it is not; it never becomes another's.

@@ -3,11 +3,8 @@
 
 use std::time::Duration;
 
-use cloakroom::store::{
-    Admission, Create, Record, SessionStore, SignIn, StoreError, Timestamp, Update, Version,
-};
 use cloakroom::test_util::{Fault, Operation, Pause};
-use cloakroom::{Error, MemoryStore, OnConflict, Session, SessionId, SessionLayer, WhenFull};
+use cloakroom::{Error, OnConflict, Session, WhenFull};
 use http::StatusCode;
 
 use crate::support::{Server, Store, Told};
@@ -137,97 +134,4 @@ async fn a_sign_in_leaves_no_second_session_behind() {
     assert_eq!(seen.await.ok().told(), Told::Cookie);
     assert!(client.is_known().await);
     assert_eq!(server.memory.len(), 1);
-}
-
-/// As a driver may that sends a command again when a connection breaks.
-struct Twice(MemoryStore);
-
-impl SessionStore for Twice {
-    async fn create(
-        &self,
-        id: SessionId,
-        record: &Record,
-        now: Timestamp,
-    ) -> Result<Create, StoreError> {
-        self.0.create(id, record, now).await
-    }
-
-    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.load(id, now).await
-    }
-
-    async fn update(
-        &self,
-        id: SessionId,
-        record: &Record,
-        expected: Version,
-        now: Timestamp,
-    ) -> Result<Update, StoreError> {
-        let _unheard = self.0.update(id, record, expected, now).await?;
-        self.0.update(id, record, expected, now).await
-    }
-
-    async fn sign_in(
-        &self,
-        id: SessionId,
-        record: &Record,
-        expected: Option<Version>,
-        admission: Admission,
-        now: Timestamp,
-    ) -> Result<SignIn, StoreError> {
-        self.0.sign_in(id, record, expected, admission, now).await
-    }
-
-    async fn touch(
-        &self,
-        id: SessionId,
-        expires: Timestamp,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.0.touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.0.delete(id).await
-    }
-
-    async fn delete_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.0.delete_expired(now, limit).await
-    }
-
-    async fn list_by_owner(
-        &self,
-        owner: &str,
-        now: Timestamp,
-    ) -> Result<Vec<(SessionId, Record)>, StoreError> {
-        self.0.list_by_owner(owner, now).await
-    }
-
-    async fn delete_by_owner(
-        &self,
-        owner: &str,
-        keep: Option<SessionId>,
-        now: Timestamp,
-    ) -> Result<usize, StoreError> {
-        self.0.delete_by_owner(owner, keep, now).await
-    }
-
-    async fn delete_all(&self) -> Result<usize, StoreError> {
-        self.0.delete_all().await
-    }
-}
-
-#[tokio::test]
-async fn a_conflict_with_the_own_renewal_does_not_hide_its_token() {
-    const MINUTE: Duration = Duration::from_secs(60);
-    let server = Server::new();
-    let store = Twice(server.memory.clone());
-    let builder = SessionLayer::builder(store).renew_every(MINUTE);
-    let server = server.under(builder.renewal_grace(5 * MILLISECOND));
-    let client = server.visitor().await;
-    server.clock.advance(2 * MINUTE);
-    let seen = client.run(async |_: Session| Ok::<_, Error>(())).await;
-    assert_eq!(seen.ok().told(), Told::Cookie);
-    server.clock.advance(MINUTE);
-    assert!(client.is_known().await);
 }

@@ -27,10 +27,12 @@ impl Carrier {
     }
 
     /// The request header that is read, and no other.
-    pub(crate) const fn header(&self) -> HeaderName {
+    pub(crate) const fn header(&self) -> &'static HeaderName {
+        static BY_COOKIE: HeaderName = COOKIE;
+        static BY_AUTHORIZATION: HeaderName = AUTHORIZATION;
         match self {
-            Self::Cookie(_) => COOKIE,
-            Self::Bearer => AUTHORIZATION,
+            Self::Cookie(_) => &BY_COOKIE,
+            Self::Bearer => &BY_AUTHORIZATION,
         }
     }
 

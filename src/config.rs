@@ -111,6 +111,8 @@ pub(crate) struct Config {
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
     pub(crate) owner_limit: Option<OwnerLimit>,
+    /// Any of the following is set.
+    pub(crate) notes_visits: bool,
     pub(crate) sign_in_page: Option<String>,
     pub(crate) step_up_page: Option<String>,
     pub(crate) watch_client: Option<WatchClient>,
@@ -190,6 +192,9 @@ impl Settings {
             on_conflict: self.on_conflict,
             eager: self.eager,
             owner_limit,
+            notes_visits: self.watch_client.is_some()
+                || self.sign_in_page.is_some()
+                || self.step_up_page.is_some(),
             sign_in_page: self.sign_in_page,
             step_up_page: self.step_up_page,
             watch_client: self.watch_client,

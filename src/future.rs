@@ -90,65 +90,69 @@ where
 {
     type Output = Result<Response<ResBody>, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let next = match this.state.as_mut().project() {
-                StateProj::Loading { load, inner } => match ready!(load.as_mut().poll(cx)) {
-                    Ok(session) => {
-                        let (mut inner, mut request) = inner.take().expect(POLLED_AGAIN);
-                        request.extensions_mut().insert(session);
-                        State::Running {
-                            inner: inner.call(request),
-                        }
-                    }
-                    Err(error) => {
-                        let mut response = respond(this.on_error, error);
-                        this.request.seal(&mut response, &Notice::None);
-                        return Poll::Ready(Ok(response));
-                    }
-                },
-                StateProj::Running { inner } => {
-                    let polled = inner.poll(cx);
-                    if polled.is_pending() {
-                        return Poll::Pending;
-                    }
-                    let session = this.request.close();
-                    if !this.request.lazy.asked() {
-                        // As it is: a response that is taken out and put back is moved twice.
-                        return polled;
-                    }
-                    let mut response = ready!(polled)?;
-                    // A handler that a session's error ended did not come to its end either.
-                    let failed = response.extensions().get::<Error>().is_some();
-                    let occasion = if failed || response.status().is_server_error() {
-                        Occasion::FailedResponse
-                    } else {
-                        Occasion::Response
-                    };
-                    response = replace(this.on_error, response);
-                    match session.map_or(Finish::Done(Notice::None), |s| s.finish(occasion)) {
-                        Finish::Done(notice) => {
-                            this.request.seal(&mut response, &notice);
-                            return Poll::Ready(Ok(response));
-                        }
-                        Finish::Commit(commit) => State::Committing {
-                            commit,
-                            response: Some(response),
-                        },
-                    }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let StateProj::Running { inner } = this.state.project() else {
+            return self.poll_rest(cx);
+        };
+        let polled = inner.poll(cx);
+        // Handed on as it is: a response that is taken out and put back is moved twice.
+        if polled.is_pending() {
+            return polled;
+        }
+        if !this.request.lazy.close() {
+            this.request.finished = true;
+            return polled;
+        }
+        let mut response = ready!(polled)?;
+        let Some(commit) = this.request.finish(this.on_error, &mut response) else {
+            return Poll::Ready(Ok(response));
+        };
+        let response = Some(response);
+        let mut state = self.as_mut().project().state;
+        state.set(State::Committing { commit, response });
+        self.poll_rest(cx)
+    }
+}
+
+impl<S, ReqBody, ResBody, E> ResponseFuture<S, ReqBody, ResBody, E>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    E: ErrorResponse<ResBody>,
+{
+    /// Before the inner service runs, or after it.
+    // Apart, so that a request that does not use its session gets by without.
+    #[inline(never)]
+    fn poll_rest(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Response<ResBody>, S::Error>> {
+        let mut this = self.as_mut().project();
+        match this.state.as_mut().project() {
+            StateProj::Loading { load, inner } => match ready!(load.as_mut().poll(cx)) {
+                Ok(session) => {
+                    let (mut inner, mut request) = inner.take().expect(POLLED_AGAIN);
+                    request.extensions_mut().insert(session);
+                    let inner = inner.call(request);
+                    this.state.set(State::Running { inner });
+                    self.poll(cx)
                 }
-                StateProj::Committing { commit, response } => {
-                    let Committed { notice, error } = ready!(commit.as_mut().poll(cx));
-                    let mut response = response.take().expect(POLLED_AGAIN);
-                    if let Some(error) = error {
-                        response = respond(this.on_error, error);
-                    }
-                    this.request.seal(&mut response, &notice);
-                    return Poll::Ready(Ok(response));
+                Err(error) => {
+                    let mut response = respond(this.on_error, error);
+                    this.request.seal(&mut response, &Notice::None);
+                    Poll::Ready(Ok(response))
                 }
-            };
-            this.state.set(next);
+            },
+            StateProj::Running { .. } => self.poll(cx),
+            StateProj::Committing { commit, response } => {
+                let Committed { notice, error } = ready!(commit.as_mut().poll(cx));
+                let mut response = response.take().expect(POLLED_AGAIN);
+                if let Some(error) = error {
+                    response = respond(this.on_error, error);
+                }
+                this.request.seal(&mut response, &notice);
+                Poll::Ready(Ok(response))
+            }
         }
     }
 }
@@ -162,39 +166,59 @@ fn respond<B>(on_error: &impl ErrorResponse<B>, error: Error) -> Response<B> {
 }
 
 /// Lets the layer's error response take the place of what the inner service made of a session's error.
-fn replace<B>(on_error: &impl ErrorResponse<B>, response: Response<B>) -> Response<B> {
-    let Some(error) = response.extensions().get::<Error>() else {
-        return response;
-    };
-    let Some(mut other) = on_error.replace(error) else {
-        return response;
-    };
-    other.extensions_mut().insert(error.clone());
-    other
+fn replace<B>(on_error: &impl ErrorResponse<B>, response: &mut Response<B>) {
+    if let Some(error) = response.extensions().get::<Error>()
+        && let Some(mut other) = on_error.replace(error)
+    {
+        other.extensions_mut().insert(error.clone());
+        *response = other;
+    }
 }
 
 /// A request on its way. When it ends, in whatever manner, its session can no longer be changed.
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
     lazy: LazySession,
-    /// The response is on its way, and its session finished.
-    sealed: bool,
+    /// The response is on its way, and its session closed.
+    finished: bool,
 }
 
 impl OpenRequest {
     pub(crate) fn new(lazy: LazySession) -> Self {
         Self {
             lazy,
-            sealed: false,
+            finished: false,
         }
     }
 
-    fn close(&self) -> Option<&Session> {
-        self.lazy.close()
+    /// Finishes the session, unless there is something to be stored first.
+    // Not part of the future around it: see `poll_rest`.
+    #[inline(never)]
+    fn finish<B>(
+        &mut self,
+        on_error: &impl ErrorResponse<B>,
+        response: &mut Response<B>,
+    ) -> Option<Boxed<Committed>> {
+        // A handler that a session's error ended did not come to its end either.
+        let failed = response.extensions().get::<Error>().is_some();
+        let occasion = if failed || response.status().is_server_error() {
+            Occasion::FailedResponse
+        } else {
+            Occasion::Response
+        };
+        replace(on_error, response);
+        let session = self.lazy.loaded();
+        match session.map_or(Finish::Done(Notice::None), |s| s.finish(occasion)) {
+            Finish::Done(notice) => {
+                self.seal(response, &notice);
+                None
+            }
+            Finish::Commit(commit) => Some(commit),
+        }
     }
 
     fn seal<B>(&mut self, response: &mut Response<B>, notice: &Notice) {
-        self.sealed = true;
+        self.finished = true;
         let Context { config, seal, .. } = &**self.lazy.context();
         let error = response.extensions().get::<Error>();
         if error.is_some_and(|error| error.challenge().is_some()) {
@@ -210,8 +234,10 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let session = self.close().filter(|_| !self.sealed);
-        if let Some(session) = session {
+        if !self.finished
+            && self.lazy.close()
+            && let Some(session) = self.lazy.loaded()
+        {
             session.close();
         }
     }

@@ -72,12 +72,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // Where axum's services are inlined around it, its future is moved once more.
-    #[inline(never)]
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let context = &self.context;
         let mut visit = None;
-        if Visit::is_of_use(&context.config) {
+        if context.config.notes_visits {
             let noted;
             (request, noted) = Visit::note(request, &context.config);
             visit = Some(noted);

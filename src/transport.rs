@@ -1,9 +1,9 @@
 //! The client's token, in and out of HTTP messages.
 
-use std::slice;
+use std::iter;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, ValueIter, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::carrier::{Carrier, SESSION_TOKEN};
@@ -13,35 +13,35 @@ use crate::seal::{Seal, Ticket};
 /// The lines of a request's header that can carry a token, kept by reference count and read only when
 /// a handler asks for the session.
 #[derive(Clone)]
-pub(crate) enum Carried {
-    None,
-    Line(HeaderValue),
+pub(crate) struct Carried {
+    line: Option<HeaderValue>,
     /// Rare.
-    Lines(Box<[HeaderValue]>),
+    more: Option<Box<[HeaderValue]>>,
 }
 
 impl Carried {
+    #[inline]
     pub(crate) fn new(headers: &HeaderMap, carrier: &Carrier) -> Self {
         let mut lines = headers.get_all(carrier.header()).into_iter();
-        match (lines.next(), lines.next()) {
-            (None, _) => Self::None,
-            (Some(line), None) => Self::Line(line.clone()),
-            (Some(first), Some(second)) => {
-                let lines = [first, second].into_iter().chain(lines);
-                Self::Lines(lines.cloned().collect())
-            }
+        let (first, second) = (lines.next(), lines.next());
+        Self {
+            line: first.cloned(),
+            more: second.map(|second| rest(second, lines)),
         }
     }
 
     pub(crate) fn candidates(&self, carrier: &Carrier, seal: &Seal) -> Candidates<'_> {
-        let lines = match self {
-            Self::None => &[],
-            Self::Line(line) => slice::from_ref(line),
-            Self::Lines(lines) => lines,
-        };
-        let lines = lines.iter().map(HeaderValue::as_bytes);
-        carrier.candidates(lines, |value| seal.fits(value))
+        let lines = self
+            .line
+            .iter()
+            .chain(self.more.iter().flat_map(|more| more.iter()));
+        carrier.candidates(lines.map(HeaderValue::as_bytes), |value| seal.fits(value))
     }
+}
+
+#[cold]
+fn rest(second: &HeaderValue, lines: ValueIter<'_, HeaderValue>) -> Box<[HeaderValue]> {
+    iter::once(second).chain(lines).cloned().collect()
 }
 
 /// What the client is told about its token.

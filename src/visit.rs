@@ -21,12 +21,6 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Whether the settings ask for anything.
-    pub(crate) fn is_of_use(config: &Config) -> bool {
-        let pages = config.sign_in_page.is_some() || config.step_up_page.is_some();
-        config.watch_client.is_some() || pages
-    }
-
     /// Notes what the settings ask for. The request comes back as it was.
     pub(crate) fn note<B>(request: Request<B>, config: &Config) -> (Request<B>, Box<Self>) {
         let (parts, body) = request.into_parts();
@@ -145,6 +139,6 @@ mod tests {
     #[test]
     fn nothing_is_noted_unless_it_is_asked_for() {
         let config = Settings::default().check().unwrap();
-        assert!(!Visit::is_of_use(&config));
+        assert!(!config.notes_visits);
     }
 }

@@ -1,11 +1,10 @@
 //! Loading a session when somebody asks for it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
-use tokio::sync::OnceCell;
 
 use super::Session;
 use super::client::recognise;
@@ -64,28 +63,84 @@ struct Pending {
     context: Arc<Context>,
     carried: Carried,
     visit: Option<Box<Visit>>,
-    loaded: OnceCell<Session>,
-    /// Somebody asked, so the response depends on the session.
-    asked: AtomicBool,
-    /// The request does not count as use of the session.
-    no_touch: AtomicBool,
-    /// The response is ready: what is loaded from now on can only be read.
-    closed: AtomicBool,
-    /// A browser sent the request over plain http.
-    plain_http: AtomicBool,
+    // Of those who set one thing and then look at another, each sets first and looks then, so that one of two
+    // sees the other.
+    flags: AtomicU8,
+    session: OnceLock<Session>,
+}
+
+/// Somebody asked, so the response depends on the session.
+const ASKED: u8 = 1;
+/// Somebody loads it, or has done so.
+const TAKEN: u8 = 1 << 1;
+/// Others wait for that.
+const AWAITED: u8 = 1 << 2;
+/// The request does not count as use of the session.
+const NO_TOUCH: u8 = 1 << 3;
+/// The response is ready: what is loaded from now on can only be read.
+const CLOSED: u8 = 1 << 4;
+/// A browser sent the request over plain http.
+const PLAIN_HTTP: u8 = 1 << 5;
+
+impl Pending {
+    /// Sets flags; which were set before.
+    fn set(&self, flags: u8) -> u8 {
+        self.flags.fetch_or(flags, Ordering::SeqCst)
+    }
+
+    /// Asks for the session: the turn to load it, unless somebody has taken that.
+    fn ask(&self) -> Option<Turn<'_>> {
+        let before = self.set(ASKED | TAKEN);
+        // Made only then: one that is dropped ends the turn.
+        (before & TAKEN == 0).then(|| Turn(self))
+    }
+
+    /// Waits until the turn is over, or not so long.
+    async fn wait(&self) {
+        let over = self.context.loaded.notified();
+        if self.set(AWAITED) & TAKEN != 0 && self.session.get().is_none() {
+            over.await;
+        }
+    }
+}
+
+/// The turn to load the session. If that has failed when this is dropped, the next one may try.
+struct Turn<'a>(&'a Pending);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Pending {
+            context,
+            flags,
+            session,
+            ..
+        } = self.0;
+        let session = session.get();
+        let over = session.map_or(TAKEN | AWAITED, |_| AWAITED);
+        let before = flags.fetch_and(!over, Ordering::SeqCst);
+        if let Some(session) = session {
+            if before & NO_TOUCH != 0 {
+                session.no_touch();
+            }
+            if before & CLOSED != 0 {
+                session.close();
+            }
+        }
+        if before & AWAITED != 0 {
+            context.loaded.notify_waiters();
+        }
+    }
 }
 
 impl LazySession {
+    #[inline]
     pub(crate) fn new(context: Arc<Context>, carried: Carried, visit: Option<Box<Visit>>) -> Self {
         Self(Arc::new(Pending {
             context,
             carried,
             visit,
-            loaded: OnceCell::new(),
-            asked: AtomicBool::new(false),
-            no_touch: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            plain_http: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
+            session: OnceLock::new(),
         }))
     }
 
@@ -102,36 +157,35 @@ impl LazySession {
     ///
     /// Dropping the future loses nothing.
     pub async fn load(&self) -> Result<Session> {
+        let pending = &*self.0;
+        let turn = loop {
+            if let Some(turn) = pending.ask() {
+                break turn;
+            }
+            if let Some(session) = pending.session.get() {
+                return Ok(session.clone());
+            }
+            // In a box, as all that is rare: what is not is part of every handler's future.
+            Box::pin(pending.wait()).await;
+        };
         let Pending {
             context,
             carried,
             visit,
-            loaded,
-            asked,
-            no_touch,
-            closed,
-            plain_http: _,
-        } = &*self.0;
-        asked.store(true, Ordering::SeqCst);
-        let session = loaded
-            .get_or_try_init(|| load(context, carried, visit.as_deref()))
-            .await?;
-        if no_touch.load(Ordering::SeqCst) {
-            session.no_touch();
-        }
-        // In this order: `close` sets the flag first and looks for the session then, so that one of
-        // the two sees the other.
-        if closed.load(Ordering::SeqCst) {
-            session.close();
-        }
-        Ok(session.clone())
+            session,
+            ..
+        } = pending;
+        let loaded = load(context, carried, visit.as_deref()).await?;
+        let loaded = session.get_or_init(|| loaded).clone();
+        drop(turn);
+        Ok(loaded)
     }
 
     /// This request does not count as use of the session, as [`Session::no_touch`] has it, whether or
     /// not it is loaded yet. [`NoTouch`](crate::NoTouch) marks whole routes.
     pub fn no_touch(&self) {
-        self.0.no_touch.store(true, Ordering::SeqCst);
-        if let Some(session) = self.0.loaded.get() {
+        self.0.set(NO_TOUCH);
+        if let Some(session) = self.0.session.get() {
             session.no_touch();
         }
     }
@@ -139,12 +193,12 @@ impl LazySession {
     /// Notes that a browser sent the request over plain http.
     #[cfg(feature = "axum")]
     pub(crate) fn note_plain_http(&self) {
-        self.0.plain_http.store(true, Ordering::SeqCst);
+        self.0.set(PLAIN_HTTP);
     }
 
     /// Says once if the client drops the cookie that it is given.
     pub(crate) fn check_scheme(&self) {
-        if self.0.plain_http.load(Ordering::SeqCst) {
+        if self.0.flags.load(Ordering::SeqCst) & PLAIN_HTTP != 0 {
             self.0.context.warn_of_plain_http();
         }
     }
@@ -163,22 +217,21 @@ impl LazySession {
         self.0.visit.as_ref()?.location(page)
     }
 
-    /// Whether anybody asked for the session.
-    pub(crate) fn asked(&self) -> bool {
-        self.0.asked.load(Ordering::SeqCst)
+    /// Ends the request; whether anybody asked for its session.
+    pub(crate) fn close(&self) -> bool {
+        self.0.set(CLOSED) & ASKED != 0
     }
 
-    /// Ends the request; the session, if it was loaded.
-    pub(crate) fn close(&self) -> Option<&Session> {
-        self.0.closed.store(true, Ordering::SeqCst);
-        self.0.loaded.get()
+    /// The session, if it is loaded.
+    pub(crate) fn loaded(&self) -> Option<&Session> {
+        self.0.session.get()
     }
 }
 
 impl fmt::Debug for LazySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazySession")
-            .field("loaded", &self.0.loaded.get())
+            .field("loaded", &self.loaded())
             .finish()
     }
 }

@@ -22,6 +22,7 @@ mod given_up;
 mod hygiene;
 #[cfg(all(feature = "signed", feature = "encrypted"))]
 mod keys;
+mod loading;
 mod owners;
 mod plan;
 mod proxy;

@@ -4,12 +4,15 @@
 //! not signed) and one hour of idle time, and their own defaults otherwise. axum_session binds a session
 //! to address and user agent by default, which the others do not: that is off.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum_session::{DatabasePool, SessionConfig, SessionLayer, SessionStore};
-use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script, SetExpiry, SetOptions};
 
 use crate::requests::{FILLS, SMALL, answer, large_keys, large_value};
 
@@ -122,39 +125,81 @@ where
         .with_state(())
 }
 
-/// No sessions, but what any layer has to ask Redis for: a value, and to count also to store one, which is
-/// neither looked into nor compared.
-pub(crate) fn redis_alone(connection: ConnectionManager) -> Router {
-    type Redis = State<ConnectionManager>;
+/// How a handler without sessions stores what it counts in Redis.
+#[derive(Clone, Copy)]
+pub(crate) enum Stored {
+    /// Whatever is there.
+    Set,
+    /// If what is there begins as what was loaded did: the least that loses no update, which a server before
+    /// Redis 8.4 and Valkey 8.1 does in a script.
+    Swapped,
+}
+
+/// No sessions, but what any layer has to ask Redis for: a value, which is not looked into, and to count also
+/// to store one until some time.
+pub(crate) fn redis_alone(connection: ConnectionManager, stored: Stored) -> Router {
     const KEY: &str = "alone";
     const LIKE_A_SESSION: [u8; 110] = [b'.'; 110];
+    const VERSION: &[u8] = LIKE_A_SESSION.first_chunk::<9>().expect("it is longer");
+    const SWAP: &str = "if redis.call('GETRANGE', KEYS[1], '0', '8') == ARGV[1] then \
+                            redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3]) return 1 \
+                        end \
+                        return 0";
 
-    async fn load(redis: &mut ConnectionManager) -> String {
-        let found: Option<Vec<u8>> = redis.get(KEY).await.expect("it runs");
-        answer(found.map_or(0, |found| found.len() as u64))
-    }
-    async fn store(redis: &mut ConnectionManager) {
-        let stored: () = redis.set(KEY, &LIKE_A_SESSION).await.expect("it runs");
-        stored
+    #[derive(Clone)]
+    struct Redis {
+        connection: ConnectionManager,
+        swap: Option<Arc<Script>>,
     }
 
+    impl Redis {
+        async fn load(&mut self) -> String {
+            let found: Option<Vec<u8>> = self.connection.get(KEY).await.expect("it runs");
+            answer(found.map_or(0, |found| found.len() as u64))
+        }
+
+        async fn fill(&mut self) {
+            let options = SetOptions::default().with_expiration(SetExpiry::PXAT(in_an_hour()));
+            let set = self.connection.set_options(KEY, &LIKE_A_SESSION, options);
+            let (): () = set.await.expect("it runs");
+        }
+
+        async fn store(&mut self) {
+            let Some(swap) = &self.swap else {
+                return self.fill().await;
+            };
+            let mut call = swap.key(KEY);
+            call.arg(VERSION).arg(&LIKE_A_SESSION).arg(in_an_hour());
+            let swapped: u8 = call.invoke_async(&mut self.connection).await.expect("it runs");
+            assert_eq!(swapped, 1);
+        }
+    }
+
+    let swap = matches!(stored, Stored::Swapped).then(|| Arc::new(Script::new(SWAP)));
     Router::new()
         .route(
             "/fill",
-            post(async |State(mut redis): Redis| store(&mut redis).await),
+            post(async |State(mut redis): State<Redis>| redis.fill().await),
         )
         .route("/plain", get(async || answer(7)))
         .route(
             "/read",
-            get(async |State(mut redis): Redis| load(&mut redis).await),
+            get(async |State(mut redis): State<Redis>| redis.load().await),
         )
         .route(
             "/increment",
-            post(async |State(mut redis): Redis| {
-                let found = load(&mut redis).await;
-                store(&mut redis).await;
+            post(async |State(mut redis): State<Redis>| {
+                let found = redis.load().await;
+                redis.store().await;
                 found
             }),
         )
-        .with_state(connection)
+        .with_state(Redis { connection, swap })
+}
+
+/// In milliseconds since 1970.
+fn in_an_hour() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let in_an_hour = now.expect("it is later than 1970") + Duration::from_secs(3600);
+    u64::try_from(in_an_hour.as_millis()).expect("it is not so late")
 }

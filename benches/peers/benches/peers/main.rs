@@ -40,6 +40,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool};
 use tower_sessions_sqlx_store::PostgresStore as TowerPostgresStore;
 
+use crate::apps::Stored;
 use crate::http::Server;
 use crate::postgres_server::PostgresServer;
 use crate::redis_server::RedisServer;
@@ -213,7 +214,8 @@ async fn over_http() {
     let client = redis::Client::open(redis.url()).expect("a URL");
     let patience = ConnectionManagerConfig::new().set_response_timeout(None);
     let alone = client.get_connection_manager_with_config(patience).await;
-    let alone = apps::redis_alone(alone.expect("it runs"));
+    let alone = alone.expect("it runs");
+    let alone = [Stored::Set, Stored::Swapped].map(|how| apps::redis_alone(alone.clone(), how));
     let axum_session_pool = SessionRedisPool::from(redis_pool::RedisPool::from(client));
     compare(
         "Redis",
@@ -224,7 +226,8 @@ async fn over_http() {
         ],
     )
     .await;
-    compare("Redis without sessions, a GET, and a SET to count", [alone]).await;
+    let what = "Redis without sessions, a GET, and to count a SET or compare and swap";
+    compare(what, alone).await;
 
     let postgres = PostgresServer::start();
     // axum_session has a table of our default name.

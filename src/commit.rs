@@ -111,11 +111,17 @@ pub(crate) struct Unseen {
     last: (Token, Digest),
     /// Nearly always none.
     earlier: Vec<(Token, Digest)>,
+    /// How many of all were made by commits before the one under way: with what had been changed by then.
+    before: usize,
 }
 
 impl Unseen {
     fn all(&self) -> impl Iterator<Item = &(Token, Digest)> {
         self.earlier.iter().chain([&self.last])
+    }
+
+    fn count(&self) -> usize {
+        self.earlier.len() + 1
     }
 }
 
@@ -430,19 +436,27 @@ impl Draft {
         if !current.is_live(context.config.limits_of(&current), now) {
             return Ok(Rebased::Gone);
         }
-        let mut made = self.unseen.iter().flat_map(|unseen| unseen.all());
-        let own = made.find(|(_, digest)| *digest == current.digest);
-        if let Some(own) = own {
-            // This request renewed it itself, in a `save` that was given up before it was answered. Nobody
-            // else can have written since the load, so nobody changed what was read.
+        let made = self.unseen.iter().flat_map(|unseen| unseen.all());
+        let own = made
+            .enumerate()
+            .find(|(_, (_, digest))| *digest == current.digest);
+        let mut done = false;
+        if let Some((at, own)) = own {
+            // This request renewed it itself, and was not told. Nobody else can have written since the load, so
+            // nobody changed what was read.
             (stored.token, stored.digest) = *own;
             self.changes.forget_reads();
+            done = self.unseen.as_ref().is_some_and(|all| at >= all.before);
         }
         let own = own.is_some();
         if !current.accepts(stored.digest, now) {
             return Ok(Rebased::Superseded);
         }
         stored.record = current;
+        if done {
+            self.rebased = true;
+            return Ok(Rebased::Done);
+        }
         if !self.changes.is_empty() {
             let mut data = parse(&stored.record)?;
             if self.actions.other_owner {
@@ -453,7 +467,7 @@ impl Draft {
         }
         self.rebased = true;
         self.unsure = false;
-        Ok(Rebased::Done { own })
+        Ok(Rebased::Anew { own })
     }
 
     /// Fails if the values have grown beyond the limit, as they may with those of a parallel request.
@@ -496,8 +510,26 @@ impl Draft {
                 });
             }
         }
+        self.settled();
+    }
+
+    /// There is nothing left to do, and nothing that was done unseen.
+    fn settled(&mut self) {
         self.actions = Actions::default();
         self.unseen = None;
+    }
+
+    /// A commit begins.
+    pub(crate) fn begin(&mut self) {
+        if let Some(unseen) = &mut self.unseen {
+            unseen.before = unseen.count();
+        }
+    }
+
+    /// Whether the commit under way may have put another token in the place of the client's.
+    pub(crate) fn may_have_renewed(&self) -> bool {
+        let unseen = self.unseen.as_ref().filter(|_| self.stored.is_some());
+        unseen.is_some_and(|unseen| unseen.count() > unseen.before)
     }
 
     /// Notes what is about to become the session's token, in case nobody sees that it does.
@@ -505,8 +537,11 @@ impl Draft {
         match &mut self.unseen {
             Some(unseen) => unseen.earlier.push(mem::replace(&mut unseen.last, made)),
             none => {
-                let (last, earlier) = (made, Vec::new());
-                *none = Some(Box::new(Unseen { last, earlier }));
+                *none = Some(Box::new(Unseen {
+                    last: made,
+                    earlier: Vec::new(),
+                    before: 0,
+                }));
             }
         }
     }
@@ -528,10 +563,13 @@ fn parse(record: &Record) -> Result<Data> {
 }
 
 enum Rebased {
-    Done {
+    /// The changes are on the newer record.
+    Anew {
         /// The current token is one that this request made.
         own: bool,
     },
+    /// There is nothing left to do: it was this commit that wrote the newer record.
+    Done,
     Gone,
     Superseded,
 }
@@ -701,7 +739,16 @@ async fn update(
         let now = draft.at;
         let rebased = match newer.take() {
             Some(current) => match draft.rebase(*current, context, now)? {
-                Rebased::Done { own } => Some(own),
+                Rebased::Anew { own } => Some(own),
+                Rebased::Done => {
+                    let id = turn.id();
+                    if let Some(stored) = &draft.stored {
+                        turn.leave(&stored.record);
+                    }
+                    new_token(context, draft, id, Outcome::Renewed);
+                    draft.settled();
+                    return Ok(Outcome::Renewed);
+                }
                 Rebased::Gone => return Ok(gone(context, turn.id())),
                 Rebased::Superseded => return Ok(superseded(context, turn.id())),
             },

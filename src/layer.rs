@@ -466,6 +466,11 @@ impl<S: SessionStore, E> SessionLayerBuilder<S, E> {
 
     /// How long loading a session may take, and how long storing it, retries included. Default: 5
     /// seconds.
+    ///
+    /// A response that is to give the client another token (after [`renew`](crate::Session::renew) or
+    /// [`sign_in`](crate::Session::sign_in), or by [`renew_every`](Self::renew_every)) has this time twice: if the
+    /// store has not answered by then, the old token may be dead and nobody else knows the new one, so it is tried
+    /// once more.
     pub fn store_timeout(mut self, time: Duration) -> Self {
         self.settings.store_timeout = time;
         self

@@ -8,7 +8,7 @@ use crate::changes::{Change, Changes, Overwritten};
 use crate::commit::{self, Actions, Draft, Occasion, Outcome, Plan, Stored};
 use crate::csrf::CSRF_KEY;
 use crate::data::{Data, Json};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transport::Notice;
 use crate::watch::CLIENT_KEY;
 
@@ -134,16 +134,39 @@ impl<'a> Lease<'a> {
     }
 
     pub(super) async fn commit(&mut self) -> Result<Outcome> {
+        self.draft.begin();
         let context = &self.session.0.context;
-        let done = commit::run(context, &mut self.draft, self.plan, self.occasion).await;
+        {
+            // What is in this block is not kept while the second one waits.
+            let done = commit::run(context, &mut self.draft, self.plan, self.occasion).await;
+            if !self.is_doubtful(&done) {
+                return self.conclude(done);
+            }
+        }
+        // Once more, which either finds what was done or does it.
+        self.draft.at = context.now();
+        let again = commit::run(context, &mut self.draft, self.plan, self.occasion);
+        let done = Box::pin(again).await;
+        self.conclude(done)
+    }
+
+    fn conclude(&mut self, done: Result<Outcome>) -> Result<Outcome> {
         match &done {
             Ok(outcome) => self.settle(*outcome)?,
             Err(error) => {
-                commit::failed(context, &self.draft, error);
+                commit::failed(&self.session.0.context, &self.draft, error);
                 self.announce();
             }
         }
         done
+    }
+
+    /// Whether the client's token may be dead by now, and nobody would tell it the new one: no other commit
+    /// comes after this one.
+    fn is_doubtful(&self, done: &Result<Outcome>) -> bool {
+        done.as_ref().is_err_and(Error::is_timeout)
+            && self.occasion != Occasion::Save
+            && self.draft.may_have_renewed()
     }
 
     /// Lets the client know the token that an earlier `save` of this request turns out to have made, although

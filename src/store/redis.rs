@@ -372,7 +372,8 @@ async fn quit(connection: &ConnectionManager) {
 }
 
 async fn ask<T: FromRedisValue>(connection: &ConnectionManager, command: &Cmd) -> RedisResult<T> {
-    command.query_async(&mut connection.clone()).await
+    let value = connection.clone().send_packed_command(command).await?;
+    Ok(redis::from_redis_value(value.extract_error()?)?)
 }
 
 impl fmt::Debug for RedisStore {

@@ -119,12 +119,10 @@ async fn a_store_call_that_goes_wrong_is_a_503_that_announces_nothing() {
             assert_eq!(seen.told(), Told::Vary, "{what} {fault:?}");
             assert!(seen.error().is_store());
             assert_eq!(seen.error().is_timeout(), matches!(fault, Fault::Hang));
-            // No retry storm.
-            assert_eq!(
-                server.store.calls(operation),
-                before + 1,
-                "{what} {fault:?}"
-            );
+            // No retry storm. But a client whose token may be dead is not left without another for one late answer.
+            let doubtful = matches!(what, "renew" | "sign in") && matches!(fault, Fault::Hang);
+            let calls = server.store.calls(operation) - before;
+            assert_eq!(calls, 1 + u64::from(doubtful), "{what} {fault:?}");
 
             let seen = client.get("/").await.ok();
             assert_eq!(

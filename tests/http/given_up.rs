@@ -1,5 +1,5 @@
-//! A `save` with a renewal or a sign-in whose answer nobody waits for: whatever happens then, the client is not
-//! left with a token that the `save` had replaced already (S-42).
+//! A renewal or a sign-in whose answer nobody waits for, or that comes too late: whatever happens then, the client
+//! is not left with a token that was replaced already (S-42).
 
 use std::time::Duration;
 
@@ -134,4 +134,94 @@ async fn a_sign_in_leaves_no_second_session_behind() {
     assert_eq!(seen.await.ok().told(), Told::Cookie);
     assert!(client.is_known().await);
     assert_eq!(server.memory.len(), 1);
+}
+
+/// The answer to the response's own commit is late, whether that was carried out or not: it is asked once more.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_asked_for_once_more() {
+    let lost = || Fault::PauseAfter(Pause::new());
+    for (operation, fault) in [
+        (Operation::Update, lost()),
+        (Operation::SignIn, lost()),
+        (Operation::Update, Fault::Hang),
+        (Operation::SignIn, Fault::Hang),
+    ] {
+        let client = Server::new().visitor().await;
+        let server = client.server.clone();
+        let before = client.the_token();
+        server.store.inject(operation, 1, fault.clone());
+        let seen = client.act(move |s| {
+            s.update("n", |n: &mut u64| *n += 1)?;
+            renew(s, operation)
+        });
+        let seen = seen.await.ok();
+        assert_eq!(seen.told(), Told::Cookie, "{operation:?} {fault:?}");
+        assert_eq!(server.store.calls(operation), 2);
+        let owner = (operation == Operation::SignIn).then_some("ada");
+        let record = client.record().await.unwrap();
+        assert_eq!(record.owner.as_deref(), owner);
+        assert_eq!(record.version.get(), 2, "written once");
+        // Not twice, although it was asked twice.
+        assert_eq!(client.value("n").await, Some(2), "{operation:?} {fault:?}");
+        assert!(!server.holding(&before).is_known().await);
+    }
+}
+
+/// Unless the second answer is late as well. What needs no other token is not asked again.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_asked_for_no_more_than_that() {
+    let client = Server::new().visitor().await;
+    let server = client.server.clone();
+    server.store.always(Operation::Update, Fault::Hang);
+    let began = tokio::time::Instant::now();
+    let seen = client.act(Session::renew).await;
+    assert_eq!(seen.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(seen.told(), Told::Vary);
+    assert_eq!(began.elapsed().as_secs(), 10, "twice the `store_timeout`");
+    let seen = client.get("/write").await;
+    assert_eq!(seen.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(began.elapsed().as_secs(), 15);
+    server.store.heal();
+    assert!(client.is_known().await);
+}
+
+/// What an earlier `save` of the request did is one thing, what came after it another.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_after_a_save_that_was_given_up() {
+    for fault in [Fault::Hang, Fault::PauseAfter(Pause::new())] {
+        let client = Server::new().visitor().await;
+        let store = client.server.store.clone();
+        let late = fault.clone();
+        let seen = client.run(async move |s: Session| {
+            s.insert("before", 1)?;
+            s.renew()?;
+            give_up(&s, &store, Operation::Update, 1).await;
+            s.insert("after", 1)?;
+            // The next one meets a conflict.
+            store.inject(Operation::Update, 2, late);
+            s.update("n", |n: &mut u64| *n += 1)
+        });
+        assert_eq!(seen.await.ok().told(), Told::Cookie, "{fault:?}");
+        for key in ["before", "after"] {
+            assert_eq!(client.value(key).await, Some(1), "{key} {fault:?}");
+        }
+        assert_eq!(client.value("n").await, Some(2), "{fault:?}");
+    }
+}
+
+/// Who was signed out by somebody else meanwhile stays so.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_brings_nothing_back() {
+    let client = Server::new().visitor().await;
+    let server = client.server.clone();
+    let pause = Pause::new();
+    let lost = Fault::PauseAfter(pause.clone());
+    server.store.inject(Operation::Update, 1, lost);
+    let id = client.id();
+    let (seen, ()) = tokio::join!(client.act(Session::renew), async {
+        pause.reached().await;
+        server.sessions.revoke(id).await.unwrap();
+    });
+    assert_eq!(seen.ok().told(), Told::Vary);
+    assert!(server.memory.is_empty());
 }

@@ -104,14 +104,8 @@ where
             this.request.finished = true;
             return polled;
         }
-        let mut response = ready!(polled)?;
-        let Some(commit) = this.request.finish(this.on_error, &mut response) else {
-            return Poll::Ready(Ok(response));
-        };
-        let response = Some(response);
-        let mut state = self.as_mut().project().state;
-        state.set(State::Committing { commit, response });
-        self.poll_rest(cx)
+        let response = ready!(polled)?;
+        self.finish(response, cx)
     }
 }
 
@@ -120,6 +114,23 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     E: ErrorResponse<ResBody>,
 {
+    /// Finishes a session that was asked for.
+    // Apart, as `poll_rest` is.
+    #[inline(never)]
+    fn finish(
+        mut self: Pin<&mut Self>,
+        mut response: Response<ResBody>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Response<ResBody>, S::Error>> {
+        let mut this = self.as_mut().project();
+        let Some(commit) = this.request.finish(this.on_error, &mut response) else {
+            return Poll::Ready(Ok(response));
+        };
+        let response = Some(response);
+        this.state.set(State::Committing { commit, response });
+        self.poll_rest(cx)
+    }
+
     /// Before the inner service runs, or after it.
     // Apart, so that a request that does not use its session gets by without.
     #[inline(never)]
@@ -233,6 +244,7 @@ impl OpenRequest {
 }
 
 impl Drop for OpenRequest {
+    #[inline]
     fn drop(&mut self) {
         if !self.finished
             && self.lazy.close()

@@ -1,9 +1,8 @@
 //! The client's token, in and out of HTTP messages.
 
-use std::iter;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, ValueIter, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::carrier::{Carrier, SESSION_TOKEN};
@@ -22,11 +21,12 @@ pub(crate) struct Carried {
 impl Carried {
     #[inline]
     pub(crate) fn new(headers: &HeaderMap, carrier: &Carrier) -> Self {
-        let mut lines = headers.get_all(carrier.header()).into_iter();
-        let (first, second) = (lines.next(), lines.next());
+        let name = carrier.header();
+        // Some field, whichever it is, has more than one line.
+        let has_more = headers.len() > headers.keys_len();
         Self {
-            line: first.cloned(),
-            more: second.map(|second| rest(second, lines)),
+            line: headers.get(name).cloned(),
+            more: if has_more { more(headers, name) } else { None },
         }
     }
 
@@ -39,9 +39,11 @@ impl Carried {
     }
 }
 
+/// The lines of a field after the first.
 #[cold]
-fn rest(second: &HeaderValue, lines: ValueIter<'_, HeaderValue>) -> Box<[HeaderValue]> {
-    iter::once(second).chain(lines).cloned().collect()
+fn more(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[HeaderValue]>> {
+    let lines: Box<[_]> = headers.get_all(name).iter().skip(1).cloned().collect();
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// What the client is told about its token.

@@ -2,7 +2,8 @@
 //!
 //! Each scenario runs in a process of its own under valgrind's callgrind, for N and for 2 N requests;
 //! the difference is what N requests cost. What the router costs without a layer is subtracted. Beside it stands
-//! what the least of layers adds that keeps the first of our promises (see `requests/floor.rs`).
+//! what the least of layers adds that keeps the first of our promises (see `requests/floor.rs`), and to count the
+//! least that loses nothing (`requests/least.rs`).
 //! SHA-256 runs in software there: valgrind knows none of the processor's instructions for it.
 //!
 //! ```text
@@ -12,6 +13,8 @@
 
 #[path = "requests/floor.rs"]
 mod floor;
+#[path = "requests/least.rs"]
+mod least;
 #[path = "requests/ours.rs"]
 mod ours;
 mod requests;
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
                     run(&router("floor"), scenario.name, 1);
                 }
             }
+            run(&router("least"), "increment", 1);
         }
     }
     ExitCode::SUCCESS
@@ -60,6 +64,7 @@ fn router(application: &str) -> Router {
     match application {
         "bare" => bare(),
         "floor" => floor::application(),
+        "least" => least::application(),
         "signed" => {
             let keys = KeyRing::generate().expect("random bytes");
             let layer = SessionLayer::builder(MemoryStore::new()).signed(keys);
@@ -84,7 +89,7 @@ fn run(app: &Router, name: &str, count: usize) {
 fn table() -> Vec<(&'static str, u64)> {
     println!("| instructions a request | bare router | session adds | floor |");
     println!("|---|--:|--:|--:|");
-    SCENARIOS
+    let rows = SCENARIOS
         .into_iter()
         .map(|scenario| (scenario.name, "ours", scenario.name))
         .chain([
@@ -102,7 +107,10 @@ fn table() -> Vec<(&'static str, u64)> {
             println!("| {name} | {bare} | {added} | {floor} |");
             (name, added)
         })
-        .collect()
+        .collect();
+    let least = cost("least", "increment").saturating_sub(cost("bare", "increment"));
+    println!("| increment, the least that loses nothing | | | {least} |");
+    rows
 }
 
 /// Instructions of one request.

@@ -1,0 +1,491 @@
+//! Counting on the least of layers that keeps the promises which counting meets: what it costs at least to lose
+//! nothing, however it is written.
+//!
+//! As `floor.rs`, and: the cookie is found among others, and decoded; there is one session, which can be shared, is
+//! read and changed without waiting, and is closed by the response; values are JSON by key, limited in size; what was
+//! changed is written when the handler is done, by compare-and-swap, and done again on what a parallel request has
+//! written meanwhile. There are no sign-ins, renewals, touches, settings, events and deadlines, nobody else asks for
+//! the session of a request, no line of those who write to one, and what is stored is believed to be an object.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::mem;
+use std::ops::{ControlFlow, Range};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response};
+use axum::routing::post;
+use pin_project_lite::pin_project;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use tower::{Layer, Service};
+
+use crate::requests::{SMALL, answer};
+
+// Those of the crate, since it has no others that are cheaper.
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/base64url.rs"]
+mod base64url;
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/data/scan.rs"]
+mod scan;
+
+const NAME: &[u8] = b"__Host-id=";
+const ATTRIBUTES: &str = "; HttpOnly; SameSite=Lax; Secure; Path=/";
+const IDLE: u64 = 3_600_000;
+const ABSOLUTE: u64 = 86_400_000;
+const MAX_SIZE: usize = 65_536;
+
+type Id = [u8; 16];
+type Json = Arc<[u8]>;
+
+/// Sixteen bytes name the session, the others are its secret.
+#[derive(Clone, Copy)]
+struct Token([u8; 36]);
+
+impl Token {
+    /// That of a line's one cookie of the name.
+    fn parse(line: &HeaderValue) -> Option<Self> {
+        let mut found = None;
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+            if let Some(text) = rest[..end].trim_ascii().strip_prefix(NAME)
+                && found.replace(text).is_some()
+            {
+                return None;
+            }
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        base64url::decode(found?).map(Self)
+    }
+
+    fn id(&self) -> Id {
+        *self.0.first_chunk().expect("it is longer")
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+}
+
+#[derive(Clone)]
+struct Record {
+    version: u64,
+    digest: [u8; 32],
+    created: u64,
+    ends: u64,
+    data: Json,
+}
+
+impl Record {
+    fn is_live(&self, now: u64) -> bool {
+        now < self.ends && now < self.created + ABSOLUTE
+    }
+}
+
+enum Swap {
+    Done,
+    Conflict(Box<Record>),
+    Gone,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+trait Store: Send + Sync {
+    fn create(&self, id: Id, record: Record) -> Answer<'_, ()>;
+    fn load(&self, id: Id) -> Answer<'_, Option<Record>>;
+    fn swap(&self, id: Id, record: Record) -> Answer<'_, Swap>;
+}
+
+impl Store for Mutex<BTreeMap<Id, Record>> {
+    fn create(&self, id: Id, record: Record) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.lock().expect("no panic").insert(id, record);
+        })
+    }
+
+    fn load(&self, id: Id) -> Answer<'_, Option<Record>> {
+        Box::pin(async move { self.lock().expect("no panic").get(&id).cloned() })
+    }
+
+    fn swap(&self, id: Id, record: Record) -> Answer<'_, Swap> {
+        Box::pin(async move {
+            match self.lock().expect("no panic").get_mut(&id) {
+                None => Swap::Gone,
+                Some(stored) if stored.version + 1 != record.version => {
+                    Swap::Conflict(Box::new(stored.clone()))
+                }
+                Some(stored) => {
+                    *stored = record;
+                    Swap::Done
+                }
+            }
+        })
+    }
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("it is later than 1970");
+    now.as_secs() * 1_000 + u64::from(now.subsec_millis())
+}
+
+/// Where the value of a key is, or else where the member would be.
+fn find(data: &[u8], key: &str) -> Result<Range<usize>, usize> {
+    let mut found = Err(1);
+    let read = scan::members(data, |member| {
+        match data[member.key()].cmp(key.as_bytes()) {
+            std::cmp::Ordering::Less => {
+                found = Err(member.end + 1);
+                ControlFlow::Continue(())
+            }
+            std::cmp::Ordering::Equal => {
+                found = Ok(member.value());
+                ControlFlow::Break(())
+            }
+            std::cmp::Ordering::Greater => ControlFlow::Break(()),
+        }
+    });
+    read.expect("an object");
+    found
+}
+
+/// The object with this value for the key, which is no other than letters.
+fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]) -> Json {
+    let mut out = BUFFER.take();
+    match place {
+        Ok(value) => {
+            out.extend_from_slice(&data[..value.start]);
+            out.extend_from_slice(json);
+            out.extend_from_slice(&data[value.end..]);
+        }
+        Err(at) => {
+            let at = (*at).min(data.len() - 1);
+            out.extend_from_slice(&data[..at]);
+            let is_first = data.len() == 2;
+            let is_last = at == data.len() - 1;
+            if is_last && !is_first {
+                out.push(b',');
+            }
+            out.push(b'"');
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(json);
+            if !is_last {
+                out.push(b',');
+            }
+            out.extend_from_slice(&data[at..]);
+        }
+    }
+    let object = Json::from(&*out);
+    out.clear();
+    BUFFER.set(out);
+    object
+}
+
+thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+
+type Again = Box<dyn FnMut(Option<&[u8]>) -> Vec<u8> + Send>;
+
+/// What a handler did, and how to do it again on other data.
+struct Change {
+    key: &'static str,
+    again: Again,
+}
+
+struct State {
+    token: Option<Token>,
+    record: Record,
+    data: Json,
+    changes: Vec<Change>,
+    closed: bool,
+}
+
+#[derive(Clone)]
+struct Session(Arc<Mutex<State>>);
+
+impl Session {
+    fn update<T, R>(
+        &self,
+        key: &'static str,
+        mut change: impl FnMut(&mut T) -> R + Send + 'static,
+    ) -> R
+    where
+        T: Default + Serialize + DeserializeOwned,
+    {
+        let mut run = move |json: Option<&[u8]>| {
+            let value = json.map(|json| serde_json::from_slice(json).expect("a value"));
+            let mut value: T = value.unwrap_or_default();
+            let result = change(&mut value);
+            (result, serde_json::to_vec(&value).expect("JSON"))
+        };
+        let mut state = self.0.lock().expect("no panic");
+        assert!(!state.closed);
+        let data = Arc::clone(&state.data);
+        // Without the lock, so that the closure may use the session.
+        drop(state);
+        let place = find(&data, key);
+        let (result, json) = run(place.clone().ok().map(|value| &data[value]));
+        let changed = with(&data, &place, key, &json);
+        assert!(changed.len() <= MAX_SIZE);
+        state = self.0.lock().expect("no panic");
+        assert!(!state.closed && Arc::ptr_eq(&state.data, &data));
+        state.data = changed;
+        let again = Box::new(move |json: Option<&[u8]>| run(json).1);
+        state.changes.push(Change { key, again });
+        result
+    }
+}
+
+/// A request's session, once somebody asked for it.
+struct Pending {
+    store: Arc<dyn Store>,
+    cookie: Option<HeaderValue>,
+    asked: AtomicBool,
+    session: OnceLock<Session>,
+}
+
+#[derive(Clone)]
+struct Lazy(Arc<Pending>);
+
+impl Lazy {
+    async fn load(&self) -> Session {
+        let Pending {
+            store,
+            cookie,
+            asked,
+            session,
+        } = &*self.0;
+        assert!(!asked.swap(true, Ordering::SeqCst), "nobody else asks");
+        let token = cookie.as_ref().and_then(Token::parse);
+        let found = match &token {
+            Some(token) => store.load(token.id()).await,
+            None => None,
+        };
+        let found = found.zip(token);
+        let found = found.filter(|(r, token)| r.digest == token.digest() && r.is_live(now()));
+        let (token, record) = match found {
+            Some((record, token)) => (Some(token), record),
+            None => {
+                let (version, digest, ends) = (0, [0; 32], 0);
+                let (created, data) = (now(), Json::from(b"{}".as_slice()));
+                let record = Record {
+                    version,
+                    digest,
+                    created,
+                    ends,
+                    data,
+                };
+                (None, record)
+            }
+        };
+        let data = Arc::clone(&record.data);
+        let (changes, closed) = (Vec::new(), false);
+        let loaded = Session(Arc::new(Mutex::new(State {
+            token,
+            record,
+            data,
+            changes,
+            closed,
+        })));
+        session.get_or_init(|| loaded).clone()
+    }
+}
+
+/// Writes what was changed; the client's new token, if there is one.
+async fn commit(
+    store: Arc<dyn Store>,
+    token: Option<Token>,
+    mut record: Record,
+    mut data: Json,
+    mut changes: Vec<Change>,
+) -> Option<Token> {
+    record.ends = now() + IDLE;
+    record.version += 1;
+    let Some(token) = token else {
+        let mut token = Token([0; 36]);
+        getrandom::fill(&mut token.0).expect("the system has some");
+        record.digest = token.digest();
+        record.data = data;
+        store.create(token.id(), record).await;
+        return Some(token);
+    };
+    loop {
+        record.data = data;
+        match store.swap(token.id(), record.clone()).await {
+            Swap::Done => return None,
+            Swap::Gone => panic!("nobody signs out"),
+            Swap::Conflict(current) => {
+                assert_eq!(current.digest, record.digest);
+                record = *current;
+                record.version += 1;
+                data = Arc::clone(&record.data);
+                for Change { key, again } in &mut changes {
+                    let place = find(&data, key);
+                    let json = again(place.clone().ok().map(|value| &data[value]));
+                    data = with(&data, &place, key, &json);
+                }
+            }
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Session {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let lazy: Option<&Lazy> = parts.extensions.get();
+        Ok(lazy.expect("the layer is there").load().await)
+    }
+}
+
+async fn increment(session: Session) -> String {
+    answer(session.update("visits", |n: &mut u64| {
+        *n += 1;
+        *n
+    }))
+}
+
+async fn fill(session: Session) {
+    for key in SMALL {
+        session.update(key, |n: &mut u64| *n = 1);
+    }
+}
+
+pub(crate) fn application() -> Router {
+    let store: Arc<dyn Store> = Arc::new(Mutex::new(BTreeMap::new()));
+    Router::new()
+        .route("/increment", post(increment))
+        .route("/fill", post(fill))
+        .layer(Least(store))
+        .with_state(())
+}
+
+#[derive(Clone)]
+struct Least(Arc<dyn Store>);
+
+impl<S> Layer<S> for Least {
+    type Service = LeastService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let store = Arc::clone(&self.0);
+        LeastService { inner, store }
+    }
+}
+
+#[derive(Clone)]
+struct LeastService<S> {
+    inner: S,
+    store: Arc<dyn Store>,
+}
+
+impl<S, B> Service<Request> for LeastService<S>
+where
+    S: Service<Request, Response = Response<B>>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = LeastFuture<S::Future, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let lazy = Lazy(Arc::new(Pending {
+            store: Arc::clone(&self.store),
+            cookie: request.headers().get(COOKIE).cloned(),
+            asked: AtomicBool::new(false),
+            session: OnceLock::new(),
+        }));
+        request.extensions_mut().insert(lazy.clone());
+        let inner = self.inner.call(request);
+        let state = Phase::Running { inner };
+        LeastFuture { state, lazy }
+    }
+}
+
+pin_project! {
+    struct LeastFuture<F, B> {
+        #[pin]
+        state: Phase<F, B>,
+        lazy: Lazy,
+    }
+}
+
+pin_project! {
+    #[project = PhaseProj]
+    enum Phase<F, B> {
+        Running {
+            #[pin]
+            inner: F,
+        },
+        Committing {
+            commit: Answer<'static, Option<Token>>,
+            response: Option<Response<B>>,
+        },
+    }
+}
+
+impl<F, B, E> Future for LeastFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let commit = match this.state.as_mut().project() {
+                PhaseProj::Running { inner } => {
+                    let polled = inner.poll(cx);
+                    let Some(session) = this.lazy.0.session.get() else {
+                        return polled;
+                    };
+                    let mut response = ready!(polled)?;
+                    let vary = HeaderValue::from_static("Cookie");
+                    response.headers_mut().insert(VARY, vary);
+                    let mut state = session.0.lock().expect("no panic");
+                    state.closed = true;
+                    if state.changes.is_empty() {
+                        return Poll::Ready(Ok(response));
+                    }
+                    let store = Arc::clone(&this.lazy.0.store);
+                    let changes = mem::take(&mut state.changes);
+                    let data = Arc::clone(&state.data);
+                    let record = state.record.clone();
+                    Phase::Committing {
+                        commit: Box::pin(commit(store, state.token, record, data, changes)),
+                        response: Some(response),
+                    }
+                }
+                PhaseProj::Committing { commit, response } => {
+                    let given = ready!(commit.as_mut().poll(cx));
+                    let mut response = response.take().expect("polled once");
+                    if let Some(token) = given {
+                        let mut line = String::from_utf8(NAME.to_vec()).expect("ASCII");
+                        base64url::encode(&token.0, &mut line);
+                        line.push_str(ATTRIBUTES);
+                        let line = HeaderValue::try_from(line).expect("text");
+                        response.headers_mut().append(SET_COOKIE, line);
+                        let no_store = HeaderValue::from_static("no-store");
+                        response.headers_mut().insert(CACHE_CONTROL, no_store);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+            };
+            this.state.set(commit);
+        }
+    }
+}

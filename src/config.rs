@@ -111,7 +111,7 @@ pub(crate) struct Config {
     pub(crate) on_conflict: OnConflict,
     pub(crate) eager: bool,
     pub(crate) owner_limit: Option<OwnerLimit>,
-    /// Any of the following is set.
+    /// There is a page for refusals or clients are watched, for which something is noted of each request.
     pub(crate) notes_visits: bool,
     pub(crate) sign_in_page: Option<String>,
     pub(crate) step_up_page: Option<String>,

@@ -5,7 +5,6 @@ use std::sync::{Arc, Once};
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::carrier::Carrier;
@@ -29,9 +28,6 @@ pub(crate) struct Context {
     pub(crate) queue: Queue,
     pub(crate) endings: Endings,
     pub(crate) observer: Observer,
-    /// Wakes those who wait until a request's session is loaded that somebody else loads. Few do, so one for all
-    /// requests.
-    pub(crate) loaded: Notify,
     /// Another layer of the same name was noticed.
     pub(crate) doubled: Once,
     /// A `Secure` cookie was seen to be given over plain http.

@@ -90,6 +90,7 @@ where
 {
     type Output = Result<Response<ResBody>, S::Error>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let StateProj::Running { inner } = this.state.project() else {
@@ -100,7 +101,8 @@ where
         if polled.is_pending() {
             return polled;
         }
-        if !this.request.lazy.close() {
+        this.request.lazy.close();
+        if !this.request.lazy.asked() {
             this.request.finished = true;
             return polled;
         }
@@ -132,7 +134,7 @@ where
     }
 
     /// Before the inner service runs, or after it.
-    // Apart, so that a request that does not use its session gets by without.
+    // Apart: the future of a request that does not use its session has the rest alone to do.
     #[inline(never)]
     fn poll_rest(
         mut self: Pin<&mut Self>,
@@ -149,11 +151,13 @@ where
                     self.poll(cx)
                 }
                 Err(error) => {
+                    this.request.lazy.close();
                     let mut response = respond(this.on_error, error);
                     this.request.seal(&mut response, &Notice::None);
                     Poll::Ready(Ok(response))
                 }
             },
+            // Not met here, since `poll` does that.
             StateProj::Running { .. } => self.poll(cx),
             StateProj::Committing { commit, response } => {
                 let Committed { notice, error } = ready!(commit.as_mut().poll(cx));
@@ -228,6 +232,15 @@ impl OpenRequest {
         }
     }
 
+    /// Nobody waits for the response any more, or there is none.
+    #[cold]
+    fn abandon(&self) {
+        self.lazy.close();
+        if let Some(session) = self.lazy.loaded() {
+            session.close();
+        }
+    }
+
     fn seal<B>(&mut self, response: &mut Response<B>, notice: &Notice) {
         self.finished = true;
         let Context { config, seal, .. } = &**self.lazy.context();
@@ -246,11 +259,8 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     #[inline]
     fn drop(&mut self) {
-        if !self.finished
-            && self.lazy.close()
-            && let Some(session) = self.lazy.loaded()
-        {
-            session.close();
+        if !self.finished {
+            self.abandon();
         }
     }
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tower_layer::Layer;
 
 use crate::clock::Clock;
@@ -612,7 +611,6 @@ where
         queue: Queue::default(),
         endings: Endings::default(),
         observer: builder.observer,
-        loaded: Notify::new(),
         doubled: Once::new(),
         dropped: Once::new(),
     };

@@ -773,17 +773,15 @@ impl Session {
     }
 
     /// Commits what the handler did, and closes the session. The store is asked only if need be.
-    pub(crate) fn finish(&self, occasion: Occasion) -> Finish {
+    pub(crate) fn finish(self, occasion: Occasion) -> Finish {
         let state = self.state();
         if state.saving > 0 {
             drop(state);
-            return Finish::Commit(Box::pin(self.clone().finish_later(occasion)));
+            return Finish::Commit(Box::pin(self.finish_later(occasion)));
         }
         match self.end(state, occasion) {
             ControlFlow::Break(notice) => Finish::Done(notice),
-            ControlFlow::Continue(plan) => {
-                Finish::Commit(Box::pin(self.clone().commit(plan, occasion)))
-            }
+            ControlFlow::Continue(plan) => Finish::Commit(Box::pin(self.commit(plan, occasion))),
         }
     }
 

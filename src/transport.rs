@@ -14,8 +14,9 @@ use crate::seal::{Seal, Ticket};
 #[derive(Clone)]
 pub(crate) struct Carried {
     line: Option<HeaderValue>,
-    /// Rare.
-    more: Option<Box<[HeaderValue]>>,
+    // Rare, so no more than a word.
+    #[allow(clippy::box_collection)]
+    more: Option<Box<Vec<HeaderValue>>>,
 }
 
 impl Carried {
@@ -41,9 +42,10 @@ impl Carried {
 
 /// The lines of a field after the first.
 #[cold]
-fn more(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[HeaderValue]>> {
-    let lines: Box<[_]> = headers.get_all(name).iter().skip(1).cloned().collect();
-    (!lines.is_empty()).then_some(lines)
+#[allow(clippy::box_collection)]
+fn more(headers: &HeaderMap, name: &HeaderName) -> Option<Box<Vec<HeaderValue>>> {
+    let lines: Vec<_> = headers.get_all(name).iter().skip(1).cloned().collect();
+    (!lines.is_empty()).then(|| Box::new(lines))
 }
 
 /// What the client is told about its token.

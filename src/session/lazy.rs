@@ -1,10 +1,12 @@
 //! Loading a session when somebody asks for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
+use tokio::sync::Notify;
 
 use super::Session;
 use super::client::recognise;
@@ -63,71 +65,100 @@ struct Pending {
     context: Arc<Context>,
     carried: Carried,
     visit: Option<Box<Visit>>,
-    // Of those who set one thing and then look at another, each sets first and looks then, so that one of two
-    // sees the other.
-    flags: AtomicU8,
-    session: OnceLock<Session>,
+    progress: Mutex<Progress>,
+    // Apart from it, so that a request that does not use its session gets by without the lock. Whoever sets one of
+    // these looks at the progress, or at another one, after that, so one of two sees what the other has set.
+    /// Somebody asked, so the response depends on the session.
+    asked: AtomicBool,
+    /// The request does not count as use of the session.
+    no_touch: AtomicBool,
+    /// The response is ready: what is loaded from now on can only be read.
+    closed: AtomicBool,
+    /// A browser sent the request over plain http.
+    plain_http: AtomicBool,
 }
 
-/// Somebody asked, so the response depends on the session.
-const ASKED: u8 = 1;
-/// Somebody loads it, or has done so.
-const TAKEN: u8 = 1 << 1;
-/// Others wait for that.
-const AWAITED: u8 = 1 << 2;
-/// The request does not count as use of the session.
-const NO_TOUCH: u8 = 1 << 3;
-/// The response is ready: what is loaded from now on can only be read.
-const CLOSED: u8 = 1 << 4;
-/// A browser sent the request over plain http.
-const PLAIN_HTTP: u8 = 1 << 5;
+/// How far a request has come with its session.
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Idle,
+    /// Somebody loads it; this wakes those who wait for that, if there are any.
+    Loading(Option<Arc<Notify>>),
+    Loaded(Session),
+}
+
+/// What becomes of somebody who asks for the session.
+enum Asked<'a> {
+    Has(Session),
+    Loads(Loading<'a>),
+    Waits,
+}
 
 impl Pending {
-    /// Sets flags; which were set before.
-    fn set(&self, flags: u8) -> u8 {
-        self.flags.fetch_or(flags, Ordering::SeqCst)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // No code of the application runs under the lock, so a panic left it whole.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for the session: the turn to load it, unless somebody has taken that.
-    fn ask(&self) -> Option<Turn<'_>> {
-        let before = self.set(ASKED | TAKEN);
-        // Made only then: one that is dropped ends the turn.
-        (before & TAKEN == 0).then(|| Turn(self))
-    }
-
-    /// Waits until the turn is over, or not so long.
-    async fn wait(&self) {
-        let over = self.context.loaded.notified();
-        if self.set(AWAITED) & TAKEN != 0 && self.session.get().is_none() {
-            over.await;
+    fn ask(&self) -> Asked<'_> {
+        self.asked.store(true, Ordering::SeqCst);
+        let mut progress = self.progress();
+        match &*progress {
+            Progress::Loaded(session) => Asked::Has(session.clone()),
+            Progress::Loading(_) => Asked::Waits,
+            Progress::Idle => {
+                *progress = Progress::Loading(None);
+                let (pending, session) = (self, None);
+                Asked::Loads(Loading { pending, session })
+            }
         }
+    }
+
+    /// Waits until nobody loads the session.
+    async fn wait(&self) {
+        let waiting;
+        // Made under the lock: what happens from then on wakes it.
+        let woken = match &mut *self.progress() {
+            Progress::Loading(some) => {
+                waiting = Arc::clone(some.get_or_insert_default());
+                waiting.notified()
+            }
+            _ => return,
+        };
+        woken.await;
     }
 }
 
-/// The turn to load the session. If that has failed when this is dropped, the next one may try.
-struct Turn<'a>(&'a Pending);
+/// Somebody loads the session, until this is dropped: with it, or without, and then the next one may try.
+struct Loading<'a> {
+    pending: &'a Pending,
+    session: Option<Session>,
+}
 
-impl Drop for Turn<'_> {
+impl Drop for Loading<'_> {
     fn drop(&mut self) {
         let Pending {
-            context,
-            flags,
-            session,
-            ..
-        } = self.0;
-        let session = session.get();
-        let over = session.map_or(TAKEN | AWAITED, |_| AWAITED);
-        let before = flags.fetch_and(!over, Ordering::SeqCst);
-        if let Some(session) = session {
-            if before & NO_TOUCH != 0 {
-                session.no_touch();
+            no_touch, closed, ..
+        } = self.pending;
+        let mut progress = self.pending.progress();
+        let next = match self.session.take() {
+            Some(session) => {
+                // Before anybody has it.
+                if no_touch.load(Ordering::SeqCst) {
+                    session.no_touch();
+                }
+                if closed.load(Ordering::SeqCst) {
+                    session.close();
+                }
+                Progress::Loaded(session)
             }
-            if before & CLOSED != 0 {
-                session.close();
-            }
-        }
-        if before & AWAITED != 0 {
-            context.loaded.notify_waiters();
+            None => Progress::Idle,
+        };
+        let before = mem::replace(&mut *progress, next);
+        drop(progress);
+        if let Progress::Loading(Some(waiting)) = before {
+            waiting.notify_waiters();
         }
     }
 }
@@ -139,8 +170,11 @@ impl LazySession {
             context,
             carried,
             visit,
-            flags: AtomicU8::new(0),
-            session: OnceLock::new(),
+            progress: Mutex::default(),
+            asked: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            plain_http: AtomicBool::new(false),
         }))
     }
 
@@ -158,34 +192,30 @@ impl LazySession {
     /// Dropping the future loses nothing.
     pub async fn load(&self) -> Result<Session> {
         let pending = &*self.0;
-        let turn = loop {
-            if let Some(turn) = pending.ask() {
-                break turn;
+        let mut loading = loop {
+            match pending.ask() {
+                Asked::Has(session) => return Ok(session),
+                Asked::Loads(loading) => break loading,
+                // In a box, as all that is rare: what is not is part of every handler's future.
+                Asked::Waits => Box::pin(pending.wait()).await,
             }
-            if let Some(session) = pending.session.get() {
-                return Ok(session.clone());
-            }
-            // In a box, as all that is rare: what is not is part of every handler's future.
-            Box::pin(pending.wait()).await;
         };
         let Pending {
             context,
             carried,
             visit,
-            session,
             ..
         } = pending;
-        let loaded = load(context, carried, visit.as_deref()).await?;
-        let loaded = session.get_or_init(|| loaded).clone();
-        drop(turn);
-        Ok(loaded)
+        let session = load(context, carried, visit.as_deref()).await?;
+        loading.session = Some(session.clone());
+        Ok(session)
     }
 
     /// This request does not count as use of the session, as [`Session::no_touch`] has it, whether or
     /// not it is loaded yet. [`NoTouch`](crate::NoTouch) marks whole routes.
     pub fn no_touch(&self) {
-        self.0.set(NO_TOUCH);
-        if let Some(session) = self.0.session.get() {
+        self.0.no_touch.store(true, Ordering::SeqCst);
+        if let Some(session) = self.loaded() {
             session.no_touch();
         }
     }
@@ -193,12 +223,12 @@ impl LazySession {
     /// Notes that a browser sent the request over plain http.
     #[cfg(feature = "axum")]
     pub(crate) fn note_plain_http(&self) {
-        self.0.set(PLAIN_HTTP);
+        self.0.plain_http.store(true, Ordering::SeqCst);
     }
 
     /// Says once if the client drops the cookie that it is given.
     pub(crate) fn check_scheme(&self) {
-        if self.0.flags.load(Ordering::SeqCst) & PLAIN_HTTP != 0 {
+        if self.0.plain_http.load(Ordering::SeqCst) {
             self.0.context.warn_of_plain_http();
         }
     }
@@ -217,14 +247,24 @@ impl LazySession {
         self.0.visit.as_ref()?.location(page)
     }
 
-    /// Ends the request; whether anybody asked for its session.
-    pub(crate) fn close(&self) -> bool {
-        self.0.set(CLOSED) & ASKED != 0
+    /// The response is ready. A session that is loaded already is closed by whoever finishes it.
+    #[inline]
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether anybody asked for the session.
+    #[inline]
+    pub(crate) fn asked(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
     }
 
     /// The session, if it is loaded.
-    pub(crate) fn loaded(&self) -> Option<&Session> {
-        self.0.session.get()
+    pub(crate) fn loaded(&self) -> Option<Session> {
+        match &*self.0.progress() {
+            Progress::Loaded(session) => Some(session.clone()),
+            _ => None,
+        }
     }
 }
 

@@ -137,6 +137,98 @@ async fn what_is_said_while_a_session_is_loaded_holds_for_it() {
     assert_eq!(get(&client).await.calls, "load", "no touch");
 }
 
+/// Said of a session that is loaded already.
+#[tokio::test]
+async fn a_request_that_does_not_count_as_use_may_say_so_late() {
+    let handler = |lazy: LazySession| async move {
+        let session = lazy.load().await?;
+        lazy.no_touch();
+        session.get::<u64>("n").map(drop)
+    };
+    let client = client(Fault::Delay(Duration::ZERO), handler).await;
+    client.server.clock.advance(Duration::from_secs(30 * 60));
+    assert_eq!(get(&client).await.calls, "load", "no touch");
+}
+
+/// One that is kept and not polled takes its turn from nobody.
+#[tokio::test]
+async fn who_waits_and_is_not_polled_holds_up_nobody() {
+    let handler = |lazy: LazySession| async move {
+        let (mut first, mut second, mut third) = (load(&lazy), load(&lazy), load(&lazy));
+        for load in [&mut first, &mut second, &mut third] {
+            assert!(waits(load).await);
+        }
+        drop(first);
+        third.await?.insert("n", 2)?;
+        drop(second);
+        Ok(())
+    };
+    let client = client(Fault::Pause(Pause::new()), handler).await;
+    assert_eq!(get(&client).await.calls, "load load update");
+}
+
+/// What asks while the end of its request waits for a `save` takes none of its changes away.
+#[tokio::test]
+async fn who_asks_while_the_response_is_made_up_changes_nothing() {
+    let kept = Arc::new(Mutex::new(None));
+    let handler = {
+        let kept = Arc::clone(&kept);
+        move |lazy: LazySession| {
+            let kept = Arc::clone(&kept);
+            async move {
+                let session = lazy.load().await?;
+                session.insert("saved", 1)?;
+                let saving = session.clone();
+                let mut save = Box::pin(async move { saving.save().await });
+                assert!(waits(&mut save).await);
+                session.insert("later", 1)?;
+                *kept.lock().unwrap() = Some((lazy, save));
+                Ok(())
+            }
+        }
+    };
+    let client = client(Fault::Delay(Duration::ZERO), handler).await;
+    let pause = Pause::new();
+    let fault = Fault::Pause(pause.clone());
+    client.server.store.inject(Operation::Update, 1, fault);
+    let late = async {
+        pause.reached().await;
+        let (lazy, save) = loop {
+            let ready = kept.lock().unwrap().take();
+            match ready {
+                Some(ready) => break ready,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(lazy.load().await.unwrap().get("later").unwrap(), Some(1));
+        pause.release();
+        save.await.unwrap();
+    };
+    let (seen, ()) = tokio::join!(get(&client), late);
+    assert_eq!(seen.calls, "load update update");
+    assert_eq!(client.record().await.unwrap().version.get(), 3);
+}
+
+/// A request that nobody waits for any more, given up while its session was loaded.
+#[tokio::test]
+async fn a_session_that_is_loaded_after_its_request_was_given_up_is_closed() {
+    let kept = Arc::new(Mutex::new(None));
+    let handler = {
+        let kept = Arc::clone(&kept);
+        move |lazy: LazySession| {
+            *kept.lock().unwrap() = Some(lazy.clone());
+            async move { lazy.load().await.map(drop) }
+        }
+    };
+    let client = client(Fault::Pause(Pause::new()), handler).await;
+    let mut request = Box::pin(client.get("/"));
+    assert!(waits(&mut request).await);
+    drop(request);
+    let lazy = kept.lock().unwrap().take().unwrap();
+    let session = lazy.load().await.unwrap();
+    assert!(session.insert("n", 2).unwrap_err().is_committed());
+}
+
 /// A session that is loaded too late can be read, and says that it can no longer be changed.
 #[tokio::test]
 async fn a_session_whose_request_ended_while_it_was_loaded_is_closed() {

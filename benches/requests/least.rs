@@ -40,6 +40,9 @@ mod base64url;
 #[path = "../../src/data/scan.rs"]
 mod scan;
 
+/// Where it does what ours does.
+pub(crate) const SCENARIOS: [&str; 2] = ["increment", "new"];
+
 const NAME: &[u8] = b"__Host-id=";
 const ATTRIBUTES: &str = "; HttpOnly; SameSite=Lax; Secure; Path=/";
 const IDLE: u64 = 3_600_000;

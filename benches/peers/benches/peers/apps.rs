@@ -170,7 +170,10 @@ pub(crate) fn redis_alone(connection: ConnectionManager, stored: Stored) -> Rout
             };
             let mut call = swap.key(KEY);
             call.arg(VERSION).arg(&LIKE_A_SESSION).arg(in_an_hour());
-            let swapped: u8 = call.invoke_async(&mut self.connection).await.expect("it runs");
+            let swapped: u8 = call
+                .invoke_async(&mut self.connection)
+                .await
+                .expect("it runs");
             assert_eq!(swapped, 1);
         }
     }

@@ -19,6 +19,15 @@ fn load(lazy: &LazySession) -> Load {
     Box::pin(async move { lazy.load().await })
 }
 
+/// Three who ask at once: the first loads, the others wait.
+async fn three(lazy: &LazySession) -> [Load; 3] {
+    let mut loads = [load(lazy), load(lazy), load(lazy)];
+    for load in &mut loads {
+        assert!(waits(load).await);
+    }
+    loads
+}
+
 /// Polls once.
 async fn waits<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     let mut once = pin!(async {});
@@ -68,16 +77,11 @@ async fn those_who_ask_while_a_session_is_loaded_wait_and_share_it() {
     let handler = move |lazy: LazySession| {
         let pause = pause.clone();
         async move {
-            let mut loads: Vec<_> = (0..3).map(|_| load(&lazy)).collect();
-            for load in &mut loads {
-                assert!(waits(load).await);
-            }
+            let [first, second, last] = three(&lazy).await;
             pause.release();
-            // The last to ask first: nobody else is polled meanwhile but who loads.
-            let first = loads.remove(0);
             let loading = tokio::spawn(first);
-            loads.pop().unwrap().await?.insert("n", 2)?;
-            assert_eq!(loads.pop().unwrap().await?.get("n")?, Some(2));
+            last.await?.insert("n", 2)?;
+            assert_eq!(second.await?.get("n")?, Some(2));
             assert_eq!(loading.await.unwrap()?.get("n")?, Some(2));
             assert_eq!(lazy.load().await?.get("n")?, Some(2));
             Ok(())
@@ -91,10 +95,7 @@ async fn those_who_ask_while_a_session_is_loaded_wait_and_share_it() {
 #[tokio::test]
 async fn a_load_that_is_dropped_is_the_turn_of_the_next_who_waits() {
     let handler = |lazy: LazySession| async move {
-        let (mut first, mut second, mut third) = (load(&lazy), load(&lazy), load(&lazy));
-        for load in [&mut first, &mut second, &mut third] {
-            assert!(waits(load).await);
-        }
+        let [first, second, third] = three(&lazy).await;
         drop(first);
         let (second, third) = tokio::join!(second, third);
         second?.insert("n", 2)?;
@@ -154,10 +155,7 @@ async fn a_request_that_does_not_count_as_use_may_say_so_late() {
 #[tokio::test]
 async fn who_waits_and_is_not_polled_holds_up_nobody() {
     let handler = |lazy: LazySession| async move {
-        let (mut first, mut second, mut third) = (load(&lazy), load(&lazy), load(&lazy));
-        for load in [&mut first, &mut second, &mut third] {
-            assert!(waits(load).await);
-        }
+        let [first, second, third] = three(&lazy).await;
         drop(first);
         third.await?.insert("n", 2)?;
         drop(second);

@@ -130,8 +130,8 @@ where
 pub(crate) enum Stored {
     /// Whatever is there.
     Set,
-    /// If what is there begins as what was loaded did: the least that loses no update, which a server before
-    /// Redis 8.4 and Valkey 8.1 does in a script.
+    /// If what is there begins as what was loaded did, so that no update is lost: in a script, as servers before
+    /// Redis 8.4 and Valkey 8.1 do that.
     Swapped,
 }
 

@@ -1,5 +1,5 @@
-//! Counting on the least of layers that keeps the promises which counting meets: what it costs at least to lose
-//! nothing, however it is written.
+//! Counting on a small layer that keeps the promises which counting meets: what it costs to lose nothing, if that is
+//! all that a layer can do. An example to compare with and no proof: somebody may write a smaller one.
 //!
 //! As `floor.rs`, and: the cookie is found among others, and decoded; there is one session, which can be shared, is
 //! read and changed without waiting, and is closed by the response; values are JSON by key, limited in size; what was
@@ -197,7 +197,11 @@ fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]
     object
 }
 
-thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// For a value.
+    static TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 type Again = Box<dyn FnMut(Option<&[u8]>) -> Vec<u8> + Send>;
 
@@ -211,7 +215,8 @@ struct State {
     token: Option<Token>,
     record: Record,
     data: Json,
-    changes: Vec<Change>,
+    first: Option<Change>,
+    further: Vec<Change>,
     closed: bool,
 }
 
@@ -231,7 +236,10 @@ impl Session {
             let value = json.map(|json| serde_json::from_slice(json).expect("a value"));
             let mut value: T = value.unwrap_or_default();
             let result = change(&mut value);
-            (result, serde_json::to_vec(&value).expect("JSON"))
+            let mut json = TEXT.take();
+            json.clear();
+            serde_json::to_writer(&mut json, &value).expect("JSON");
+            (result, json)
         };
         let mut state = self.0.lock().expect("no panic");
         assert!(!state.closed);
@@ -241,12 +249,17 @@ impl Session {
         let place = find(&data, key);
         let (result, json) = run(place.clone().ok().map(|value| &data[value]));
         let changed = with(&data, &place, key, &json);
+        TEXT.set(json);
         assert!(changed.len() <= MAX_SIZE);
         state = self.0.lock().expect("no panic");
         assert!(!state.closed && Arc::ptr_eq(&state.data, &data));
         state.data = changed;
         let again = Box::new(move |json: Option<&[u8]>| run(json).1);
-        state.changes.push(Change { key, again });
+        let change = Change { key, again };
+        match state.first {
+            None => state.first = Some(change),
+            Some(_) => state.further.push(change),
+        }
         result
     }
 }
@@ -294,12 +307,13 @@ impl Lazy {
             }
         };
         let data = Arc::clone(&record.data);
-        let (changes, closed) = (Vec::new(), false);
+        let (first, further, closed) = (None, Vec::new(), false);
         let loaded = Session(Arc::new(Mutex::new(State {
             token,
             record,
             data,
-            changes,
+            first,
+            further,
             closed,
         })));
         session.get_or_init(|| loaded).clone()
@@ -312,7 +326,8 @@ async fn commit(
     token: Option<Token>,
     mut record: Record,
     mut data: Json,
-    mut changes: Vec<Change>,
+    mut first: Option<Change>,
+    mut further: Vec<Change>,
 ) -> Option<Token> {
     record.ends = now() + IDLE;
     record.version += 1;
@@ -334,10 +349,11 @@ async fn commit(
                 record = *current;
                 record.version += 1;
                 data = Arc::clone(&record.data);
-                for Change { key, again } in &mut changes {
+                for Change { key, again } in first.iter_mut().chain(&mut further) {
                     let place = find(&data, key);
                     let json = again(place.clone().ok().map(|value| &data[value]));
                     data = with(&data, &place, key, &json);
+                    TEXT.set(json);
                 }
             }
         }
@@ -371,35 +387,35 @@ pub(crate) fn application() -> Router {
     Router::new()
         .route("/increment", post(increment))
         .route("/fill", post(fill))
-        .layer(Least(store))
+        .layer(Small(store))
         .with_state(())
 }
 
 #[derive(Clone)]
-struct Least(Arc<dyn Store>);
+struct Small(Arc<dyn Store>);
 
-impl<S> Layer<S> for Least {
-    type Service = LeastService<S>;
+impl<S> Layer<S> for Small {
+    type Service = SmallService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         let store = Arc::clone(&self.0);
-        LeastService { inner, store }
+        SmallService { inner, store }
     }
 }
 
 #[derive(Clone)]
-struct LeastService<S> {
+struct SmallService<S> {
     inner: S,
     store: Arc<dyn Store>,
 }
 
-impl<S, B> Service<Request> for LeastService<S>
+impl<S, B> Service<Request> for SmallService<S>
 where
     S: Service<Request, Response = Response<B>>,
 {
     type Response = Response<B>;
     type Error = S::Error;
-    type Future = LeastFuture<S::Future, B>;
+    type Future = SmallFuture<S::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -415,12 +431,12 @@ where
         request.extensions_mut().insert(lazy.clone());
         let inner = self.inner.call(request);
         let state = Phase::Running { inner };
-        LeastFuture { state, lazy }
+        SmallFuture { state, lazy }
     }
 }
 
 pin_project! {
-    struct LeastFuture<F, B> {
+    struct SmallFuture<F, B> {
         #[pin]
         state: Phase<F, B>,
         lazy: Lazy,
@@ -441,7 +457,7 @@ pin_project! {
     }
 }
 
-impl<F, B, E> Future for LeastFuture<F, B>
+impl<F, B, E> Future for SmallFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
@@ -461,15 +477,16 @@ where
                     response.headers_mut().insert(VARY, vary);
                     let mut state = session.0.lock().expect("no panic");
                     state.closed = true;
-                    if state.changes.is_empty() {
+                    if state.first.is_none() {
                         return Poll::Ready(Ok(response));
                     }
                     let store = Arc::clone(&this.lazy.0.store);
-                    let changes = mem::take(&mut state.changes);
+                    let first = state.first.take();
+                    let further = mem::take(&mut state.further);
                     let data = Arc::clone(&state.data);
                     let record = state.record.clone();
                     Phase::Committing {
-                        commit: Box::pin(commit(store, state.token, record, data, changes)),
+                        commit: Box::pin(commit(store, state.token, record, data, first, further)),
                         response: Some(response),
                     }
                 }

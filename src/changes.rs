@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
 
 use crate::data::{Data, Json, Key};
 use crate::error::Result;
@@ -176,7 +175,7 @@ impl Changes {
         }
         for (key, change) in &mut self.keys.0 {
             match &change.set {
-                Some(Some(json)) => data.set(key.clone(), Arc::clone(json)),
+                Some(Some(json)) => data.set(key.clone(), json.clone()),
                 Some(None) => {
                     data.remove(key);
                 }

@@ -13,7 +13,7 @@ use crate::changes::Changes;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::context::Context;
-use crate::data::{Content, Data, EMPTY, Json};
+use crate::data::{Content, Data, EMPTY};
 use crate::error::{Error, Result, StoreError};
 use crate::event::SessionEvent;
 use crate::expiry::{ExpiryPolicy, Limits};
@@ -88,7 +88,7 @@ pub(crate) enum Occasion {
 pub(crate) struct Draft {
     pub(crate) stored: Option<Stored>,
     /// The values after the changes, encoded; absent when there are no changes.
-    pub(crate) content: Option<Json>,
+    pub(crate) content: Option<Arc<[u8]>>,
     pub(crate) changes: Changes,
     pub(crate) actions: Actions,
     /// When it was decided what to do, and then when that was done.

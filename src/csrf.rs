@@ -38,9 +38,8 @@ impl CsrfSecret {
 
     /// As a session's value: base64url in quotes.
     pub(crate) fn to_json(self) -> Json {
-        format!("\"{}\"", URL_SAFE_NO_PAD.encode(self.0))
-            .into_bytes()
-            .into()
+        let quoted = format!("\"{}\"", URL_SAFE_NO_PAD.encode(self.0));
+        quoted.as_bytes().into()
     }
 
     pub(crate) fn from_json(json: &[u8]) -> Option<Self> {

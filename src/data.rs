@@ -14,8 +14,10 @@ use serde_json::value::RawValue;
 
 use crate::error::InvalidJson;
 
+mod json;
 mod scan;
 
+pub(crate) use json::Json;
 use scan::Member;
 
 /// A key as the application names it.
@@ -29,17 +31,17 @@ pub(crate) fn is_reserved(key: &str) -> bool {
     key.starts_with(RESERVED)
 }
 
-/// A value as JSON text.
-pub(crate) type Json = Arc<[u8]>;
-
-/// Runs `write` on a buffer that the thread keeps, and returns what it wrote in one allocation.
-pub(crate) fn written<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Json, E> {
+/// Runs `write` on a buffer that the thread keeps, and returns what it wrote as it is to be kept.
+pub(crate) fn written<T, E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<T, E>
+where
+    T: for<'a> From<&'a [u8]>,
+{
     /// What a thread keeps; a larger buffer is given back.
     const KEEP: usize = 16 * 1024;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
     // Taken, not borrowed: serializing may come back here.
     let mut buffer = BUFFER.take();
-    let result = write(&mut buffer).map(|()| Json::from(&*buffer));
+    let result = write(&mut buffer).map(|()| T::from(&buffer));
     buffer.clear();
     if buffer.capacity() <= KEEP {
         BUFFER.set(buffer);
@@ -79,7 +81,7 @@ pub struct Content {
 
 impl Content {
     /// What [`Data::encode`] made.
-    pub(crate) fn written(bytes: Json) -> Self {
+    pub(crate) fn written(bytes: Arc<[u8]>) -> Self {
         let checked = true;
         Self { bytes, checked }
     }
@@ -182,19 +184,34 @@ impl Entry {
 /// The encoded object without members.
 pub(crate) const EMPTY: &[u8] = b"{}";
 
-/// A value of its own reference count.
+/// A value for longer than the data is borrowed.
 pub(crate) struct Held {
-    text: Arc<[u8]>,
-    range: Range<usize>,
-    /// Where its key was.
-    at: usize,
+    text: Text,
+    /// Which entry it was; `None` if it was found without them.
+    at: Option<usize>,
+}
+
+enum Text {
+    Loaded(Arc<[u8]>, Range<usize>),
+    Own(Json),
 }
 
 impl Held {
     /// The value's JSON text.
     pub(crate) fn json(&self) -> &[u8] {
-        &self.text[self.range.clone()]
+        match &self.text {
+            Text::Loaded(source, value) => &source[value.clone()],
+            Text::Own(json) => json,
+        }
     }
+}
+
+/// Where a value that was held stands by now.
+enum Place {
+    /// In the encoded object, of which nothing else is known.
+    Source(Range<usize>),
+    Entry(usize),
+    Unknown,
 }
 
 impl Data {
@@ -286,43 +303,45 @@ impl Data {
         if self.entries.get().is_none() && !self.searched.replace(true) {
             // For one key it is enough to read as far as that. For the next all are noted, so that nothing
             // is read more than twice.
-            if let Some(found) = search_source(&self.source, key) {
+            if let Some(found) = scan::find(&self.source, key.as_bytes()) {
                 return Some(Held {
-                    text: Arc::clone(&self.source),
-                    range: found?.value(),
-                    at: 0,
+                    text: Text::Loaded(Arc::clone(&self.source), found?.value()),
+                    at: None,
                 });
             }
         }
         let at = self.find(key)?;
-        let (text, range) = match &self.entries()[at] {
-            Entry::Loaded(member) => (&self.source, member.value()),
-            Entry::Own(_, json) => (json, 0..json.len()),
+        let text = match &self.entries()[at] {
+            Entry::Loaded(member) => Text::Loaded(Arc::clone(&self.source), member.value()),
+            Entry::Own(_, json) => Text::Own(json.clone()),
         };
-        let text = Arc::clone(text);
-        Some(Held { text, range, at })
-    }
-
-    /// The same for a value that will be changed, for which all members are needed.
-    pub(crate) fn hold_to_change(&self, key: &str) -> Option<Held> {
-        self.entries();
-        self.hold(key)
+        Some(Held { text, at: Some(at) })
     }
 
     /// Whether a key still has the value that was held, or still none.
     pub(crate) fn still_has(&self, key: &str, held: Option<&Held>) -> bool {
-        match held {
-            Some(held) if self.is_at(key, held.at) => {
-                let value = self.entries()[held.at].value(&self.source);
-                std::ptr::eq(value, held.json()) || value == held.json()
-            }
-            held => self.get(key) == held.map(Held::json),
+        let same = |value| value == held.map(Held::json);
+        match held.map_or(Place::Unknown, |held| self.place(key, held)) {
+            Place::Source(_) => true,
+            Place::Entry(at) => same(Some(self.entries()[at].value(&self.source))),
+            Place::Unknown => same(self.get(key)),
         }
     }
 
-    fn is_at(&self, key: &str, at: usize) -> bool {
-        let entry = self.entries().get(at);
-        entry.is_some_and(|entry| entry.key(&self.source) == key.as_bytes())
+    /// Where a value stands that was held.
+    fn place(&self, key: &str, held: &Held) -> Place {
+        let is_at = |at: &usize| {
+            let entry = self.entries().get(*at);
+            entry.is_some_and(|entry| entry.key(&self.source) == key.as_bytes())
+        };
+        match (held.at, &held.text) {
+            (None, Text::Loaded(source, value))
+                if self.entries.get().is_none() && Arc::ptr_eq(source, &self.source) =>
+            {
+                Place::Source(value.clone())
+            }
+            (at, _) => at.filter(is_at).map_or(Place::Unknown, Place::Entry),
+        }
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
@@ -332,10 +351,26 @@ impl Data {
 
     /// The same for a key whose value was held.
     pub(crate) fn replace(&mut self, held: Option<&Held>, key: Key, json: Json) {
-        match held {
-            Some(held) if self.is_at(&key, held.at) => self.set_at(Ok(held.at), key, json),
-            _ => self.set(key, json),
+        match held.map_or(Place::Unknown, |held| self.place(&key, held)) {
+            Place::Source(old) => self.splice(old, &json),
+            Place::Entry(at) => self.set_at(Ok(at), key, json),
+            Place::Unknown => self.set(key, json),
         }
+    }
+
+    /// Puts a value in the place of another one in an object that is not indexed. For the next change it will be, since
+    /// this copies all.
+    fn splice(&mut self, old: Range<usize>, json: &[u8]) {
+        let (before, after) = (&self.source[..old.start], &self.source[old.end..]);
+        let Ok(source) = written(|out| {
+            for part in [before, json, after] {
+                out.extend_from_slice(part);
+            }
+            Ok::<_, Infallible>(())
+        });
+        self.size = before.len() + json.len() + after.len();
+        self.source = source;
+        self.searched.set(true);
     }
 
     fn set_at(&mut self, position: Result<usize, usize>, key: Key, json: Json) {
@@ -413,11 +448,11 @@ impl Data {
     }
 
     /// The object as JSON text, keys in order: equal values have equal text.
-    pub(crate) fn encode(&self) -> Json {
+    pub(crate) fn encode(&self) -> Arc<[u8]> {
         if self.encoded {
             return Arc::clone(&self.source);
         }
-        let Ok(json) = written(|out| {
+        let Ok(object) = written(|out| {
             out.push(b'{');
             // Members that stand together as loaded are copied together.
             let mut run = 0..0;
@@ -443,7 +478,7 @@ impl Data {
             out.push(b'}');
             Ok::<_, Infallible>(())
         });
-        json
+        object
     }
 }
 
@@ -500,11 +535,11 @@ fn quoted_len(text: &[u8]) -> usize {
     2 + text.len() + text.iter().map(extra).sum::<usize>()
 }
 
-/// Whether keys are in this order; most differ in their first byte.
-fn is_before(a: &[u8], b: &[u8]) -> bool {
+/// The order of keys; most differ in their first byte.
+fn order(a: &[u8], b: &[u8]) -> Ordering {
     match (a, b) {
-        ([a, ..], [b, ..]) if a != b => a < b,
-        _ => a < b,
+        ([a, ..], [b, ..]) if a != b => a.cmp(b),
+        _ => a.cmp(b),
     }
 }
 
@@ -516,29 +551,12 @@ fn index(source: &[u8]) -> Option<Vec<Entry>> {
     let (mut sorted, mut before) = (true, None);
     scan::members(source, |member| {
         let key = &source[member.key()];
-        sorted &= before.is_none_or(|before| is_before(before, key));
+        sorted &= before.is_none_or(|before| order(before, key).is_lt());
         before = Some(key);
         entries.push(Entry::Loaded(member));
         ControlFlow::Continue(())
     })?;
     sorted.then_some(entries)
-}
-
-/// Where a key is in such an object, if it is, read no farther than to where it would be. None for another
-/// object.
-fn search_source(source: &[u8], key: &str) -> Option<Option<Member>> {
-    let mut found = None;
-    scan::members(source, |member| {
-        match source[member.key()].cmp(key.as_bytes()) {
-            Ordering::Less => ControlFlow::Continue(()),
-            Ordering::Equal => {
-                found = Some(member);
-                ControlFlow::Break(())
-            }
-            Ordering::Greater => ControlFlow::Break(()),
-        }
-    })?;
-    Some(found)
 }
 
 /// The members of an object that this crate would write otherwise: another writer's.
@@ -613,7 +631,7 @@ mod tests {
     #[test]
     fn what_stands_as_it_would_be_encoded_is_not_written_anew() {
         let shared = |text: &str, change: fn(&mut Data)| {
-            let source = json(text);
+            let source = Arc::<[u8]>::from(text.as_bytes());
             let mut data = Data::parse(Arc::clone(&source).into()).unwrap();
             change(&mut data);
             Arc::ptr_eq(&data.encode(), &source)
@@ -694,7 +712,7 @@ mod tests {
                 if let Some(value) = value {
                     let json = json(&value.to_string());
                     let expected = data.encoded_len_with(&key, data.get(&key), json.len());
-                    let held = data.hold_to_change(&key);
+                    let held = data.hold(&key);
                     data.replace(held.as_ref(), key.clone().into(), json);
                     prop_assert_eq!(data.encoded_len(), expected);
                     let is_other = map.insert(key.clone(), value) != Some(value);

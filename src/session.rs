@@ -192,7 +192,7 @@ impl Session {
         check_key(key)?;
         let mut state = self.state_for_values()?;
         self.note_read(&mut state, key);
-        Ok(state.data.hold_to_change(key))
+        Ok(state.data.hold(key))
     }
 
     fn note_read(&self, state: &mut State, key: &str) {

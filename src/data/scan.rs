@@ -50,6 +50,37 @@ pub(super) fn members(text: &[u8], mut found: impl FnMut(Member) -> ControlFlow<
     (scan.at == text.len()).then_some(())
 }
 
+/// Where a key is, if it is, in an object of which this process wrote every byte: nothing is checked, and values are
+/// passed over by their brackets and quotes. `None` if this is not for us: a key that is written with escapes.
+pub(super) fn find(text: &[u8], key: &[u8]) -> Option<Option<Member>> {
+    let escaped = |&byte: &u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    let first = *key.first()?;
+    if key.iter().any(escaped) {
+        return None;
+    }
+    let mut scan = Scan { text, at: 1 };
+    while scan.eat(b'"') {
+        let start = scan.at - 1;
+        let there = scan.peek()?;
+        let found = there == first && scan.is_key(key);
+        // Keys are in order; only of one with escapes this may not be its first byte.
+        if there > first && there != b'\\' {
+            break;
+        }
+        scan.pass_string()?;
+        let colon = scan.at;
+        scan.at += 1;
+        scan.pass_value()?;
+        let end = scan.at;
+        if found {
+            return Some(Some(Member { start, colon, end }));
+        }
+        // Or the closing brace.
+        scan.at += 1;
+    }
+    Some(None)
+}
+
 /// Whether `text` is a value; if not, this may not be for us.
 pub(super) fn is_value(text: &[u8]) -> bool {
     let mut scan = Scan { text, at: 0 };
@@ -248,6 +279,66 @@ impl Scan<'_> {
         }
     }
 
+    /// Whether this key and its closing quote are next.
+    fn is_key(&self, key: &[u8]) -> bool {
+        let behind = |text: &[u8]| text.strip_prefix(key)?.first().copied();
+        self.text.get(self.at..).and_then(behind) == Some(b'"')
+    }
+
+    /// Goes behind a value of a member.
+    #[inline(always)]
+    fn pass_value(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => {
+                self.at += 1;
+                self.pass_string()?;
+            }
+            b'{' | b'[' => self.at = self.pass_nested()?,
+            _ => {
+                while !matches!(self.peek()?, b',' | b'}') {
+                    self.at += 1;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Where the brackets are closed that are opened next.
+    #[inline(never)]
+    fn pass_nested(mut self) -> Option<usize> {
+        let mut open = 0_usize;
+        loop {
+            match self.next()? {
+                b'"' => self.pass_string()?,
+                b'{' | b'[' => open += 1,
+                b'}' | b']' if open == 1 => return Some(self.at),
+                b'}' | b']' => open -= 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes behind a string whose opening quote has been read.
+    #[inline(always)]
+    fn pass_string(&mut self) -> Option<()> {
+        self.at += self.word().map_or(0, text_len);
+        if !self.eat(b'"') {
+            self.at = self.pass_long_string()?;
+        }
+        Some(())
+    }
+
+    #[inline(never)]
+    fn pass_long_string(mut self) -> Option<usize> {
+        while !self.eat(b'"') {
+            if self.eat(b'\\') {
+                self.at += 1;
+            }
+            self.at += memchr::memchr2(b'"', b'\\', self.text.get(self.at..)?)?;
+        }
+        Some(self.at)
+    }
+
     /// The next eight bytes.
     #[inline(always)]
     fn word(&self) -> Option<u64> {
@@ -362,6 +453,34 @@ mod tests {
     }
 
     proptest! {
+        /// In an object of ours a key is found where reading all finds it.
+        #[test]
+        fn a_key_is_found_without_reading_all(
+            object in prop::collection::btree_map("[a-c\"\\\\\n]{0,3}|[a-z]{1,12}|.{0,9}", value(), 0..8),
+            absent in "[a-c]{0,3}|.{0,9}",
+        ) {
+            let mut text = b"{".to_vec();
+            for (key, value) in &object {
+                let comma = if text.len() > 1 { "," } else { "" };
+                let key = serde_json::to_string(key).unwrap();
+                text.extend_from_slice(format!("{comma}{key}:{value}").as_bytes());
+            }
+            text.push(b'}');
+            for key in object.keys().chain([&absent]) {
+                let expected = object.get(key).map(ToString::to_string);
+                let needs_escapes = key.is_empty() || serde_json::to_string(key).unwrap().len() > key.len() + 2;
+                let Some(found) = find(&text, key.as_bytes()) else {
+                    prop_assert!(needs_escapes);
+                    continue;
+                };
+                prop_assert!(!needs_escapes);
+                let value = found.map(|found| &text[found.value()]);
+                prop_assert_eq!(value, expected.as_ref().map(String::as_bytes));
+                let named = found.map(|found| &text[found.key()]);
+                prop_assert!(named.is_none_or(|named| named == key.as_bytes()));
+            }
+        }
+
         #[test]
         fn what_we_write_is_read_without_help(text in object()) {
             // A key in a value may need escapes.

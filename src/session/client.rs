@@ -23,9 +23,8 @@ fn fingerprint(client: &str, salt: [u8; SALT_LEN]) -> Json {
     let mut bytes = [0; SALT_LEN + 16];
     bytes[..SALT_LEN].copy_from_slice(&salt);
     bytes[SALT_LEN..].copy_from_slice(&hash.finalize()[..16]);
-    format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes))
-        .into_bytes()
-        .into()
+    let quoted = format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes));
+    quoted.as_bytes().into()
 }
 
 fn is_of(client: &str, stored: &[u8]) -> bool {

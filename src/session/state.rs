@@ -39,7 +39,7 @@ impl State {
     #[must_use = "closures are dropped without a lock held"]
     pub(super) fn edit(&mut self, change: Change) -> Overwritten {
         match &change {
-            Change::Set(key, json) => self.data.set(key.clone(), Arc::clone(json)),
+            Change::Set(key, json) => self.data.set(key.clone(), json.clone()),
             Change::Remove(key) => {
                 self.data.remove(key);
             }
@@ -64,7 +64,7 @@ impl State {
         let stays = self.data.len() > 0 || self.draft.actions.sign_in.is_some();
         let known = self.data.get(CLIENT_KEY).is_some();
         if stays && !known {
-            let set = Change::Set(CLIENT_KEY.into(), Arc::clone(client));
+            let set = Change::Set(CLIENT_KEY.into(), client.clone());
             // Nothing of the application is overwritten.
             let _none = self.edit(set);
         }

@@ -358,8 +358,8 @@ impl Data {
         }
     }
 
-    /// Puts a value in the place of another one in an object that is not indexed. For the next change it will be, since
-    /// this copies all.
+    /// Puts a value in the place of one that was found in the object without the others being noted. Then the next is
+    /// found otherwise, since this copies all.
     fn splice(&mut self, old: Range<usize>, json: &[u8]) {
         let (before, after) = (&self.source[..old.start], &self.source[old.end..]);
         let Ok(source) = written(|out| {
@@ -370,7 +370,6 @@ impl Data {
         });
         self.size = before.len() + json.len() + after.len();
         self.source = source;
-        self.searched.set(true);
     }
 
     fn set_at(&mut self, position: Result<usize, usize>, key: Key, json: Json) {
@@ -711,8 +710,9 @@ mod tests {
             for (key, value) in changes {
                 if let Some(value) = value {
                     let json = json(&value.to_string());
-                    let expected = data.encoded_len_with(&key, data.get(&key), json.len());
                     let held = data.hold(&key);
+                    let before = held.as_ref().map(Held::json);
+                    let expected = data.encoded_len_with(&key, before, json.len());
                     data.replace(held.as_ref(), key.clone().into(), json);
                     prop_assert_eq!(data.encoded_len(), expected);
                     let is_other = map.insert(key.clone(), value) != Some(value);
@@ -752,6 +752,31 @@ mod tests {
         // What a store has kept as bytes is looked through before anybody has it.
         let loaded = Data::parse(Content::from(&*written)).unwrap();
         assert_eq!(loaded.entries.get().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn one_value_is_replaced_without_the_others_being_noted() {
+        let written = Content::written(parse(r#"{"b":1,"d":"two","f":3}"#).unwrap().encode());
+        for (key, json_text, expected) in [
+            ("b", "12345", r#"{"b":12345,"d":"two","f":3}"#),
+            ("d", "2", r#"{"b":1,"d":2,"f":3}"#),
+            ("f", "[]", r#"{"b":1,"d":"two","f":[]}"#),
+        ] {
+            let mut data = Data::parse(written.clone()).unwrap();
+            let held = data.hold(key);
+            data.replace(held.as_ref(), key.into(), json(json_text));
+            assert!(data.entries.get().is_none(), "{key}");
+            assert_eq!(encoded(&data), expected);
+            assert!(!data.still_has(key, held.as_ref()));
+            // The next one is noted with all others.
+            let held = data.hold("d");
+            data.replace(held.as_ref(), "d".into(), json("0"));
+            data.set("e".into(), json("9"));
+            assert!(data.remove("f"));
+            let b = if key == "b" { json_text } else { "1" };
+            assert_eq!(encoded(&data), format!(r#"{{"b":{b},"d":0,"e":9}}"#));
+        }
+        assert_eq!(&*written, br#"{"b":1,"d":"two","f":3}"#);
     }
 
     #[test]

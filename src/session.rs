@@ -82,6 +82,13 @@ fn edit(mut state: MutexGuard<'_, State>, change: Change) {
     drop(overwritten);
 }
 
+/// The same for a change that the data shows already.
+fn note(mut state: MutexGuard<'_, State>, change: Change) {
+    let overwritten = state.draft.changes.push(change);
+    drop(state);
+    drop(overwritten);
+}
+
 fn check_key(key: &str) -> Result<()> {
     if data::is_reserved(key) {
         Err(Error::reserved(key.to_owned().into()))
@@ -217,13 +224,15 @@ impl Session {
         let key = key.into();
         check_key(&key)?;
         let json = encode(&key, &value)?;
-        let state = self.state_for_values()?;
-        let before = state.data.get(&key);
+        let mut state = self.state_for_values()?;
+        let held = state.data.hold(&key);
+        let before = held.as_ref().map(Held::json);
         if before != Some(&*json) {
             if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
-            edit(state, Change::Set(key, json));
+            state.data.replace(held.as_ref(), key.clone(), json.clone());
+            note(state, Change::Set(key, json));
         }
         Ok(())
     }
@@ -309,17 +318,17 @@ impl Session {
             if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
+            state.data.replace(held.as_ref(), key.clone(), json.clone());
             if state.draft.changes.decides(&key) {
-                edit(state, Change::Set(key, json));
+                note(state, Change::Set(key, json));
             } else {
-                state.data.replace(held.as_ref(), key.clone(), json);
                 let again = move |key: &Key, json: Option<&[u8]>| {
                     let value = json.map(|json| decode::<T>(key, json));
                     let mut value = value.transpose()?.unwrap_or_default();
                     change(&mut value);
                     encode(key, &value)
                 };
-                edit(state, Change::Update(key, Box::new(again)));
+                note(state, Change::Update(key, Box::new(again)));
             }
             return Ok(result);
         }

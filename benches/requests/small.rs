@@ -1,14 +1,14 @@
-//! Counting on a small layer that keeps the promises which counting meets: what it costs to lose nothing, if that is
-//! all that a layer can do. An example to compare with and no proof: somebody may write a smaller one.
+//! Counting on a small layer over our store that keeps the promises which counting meets: what it costs to lose nothing,
+//! if that is all that a layer can do. An example to compare with and no proof: somebody may write a smaller one.
 //!
 //! As `floor.rs`, and: the cookie is found among others, and decoded; there is one session, which can be shared, is
 //! read and changed without waiting, and is closed by the response; values are JSON by key, limited in size; what was
 //! changed is written when the handler is done, by compare-and-swap, and done again on what a parallel request has
-//! written meanwhile. There are no sign-ins, renewals, touches, settings, events and deadlines, nobody else asks for
-//! the session of a request, no line of those who write to one, and what is stored is believed to be an object.
+//! written meanwhile; the store is waited for so long and no longer. There are no sign-ins, renewals, touches, settings
+//! and events, nobody else asks for the session of a request, no line of those who write to one, and what is stored is
+//! believed to be an object.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::mem;
 use std::ops::{ControlFlow, Range};
@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request};
@@ -24,10 +24,15 @@ use axum::http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response};
 use axum::routing::post;
+use cloakroom::store::{
+    Content, Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version,
+};
+use cloakroom::{MemoryStore, SessionId};
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Sleep;
 use tower::{Layer, Service};
 
 use crate::requests::{SMALL, answer};
@@ -45,12 +50,10 @@ pub(crate) const SCENARIOS: [&str; 2] = ["increment", "new"];
 
 const NAME: &[u8] = b"__Host-id=";
 const ATTRIBUTES: &str = "; HttpOnly; SameSite=Lax; Secure; Path=/";
-const IDLE: u64 = 3_600_000;
-const ABSOLUTE: u64 = 86_400_000;
+const IDLE: Duration = Duration::from_secs(3_600);
+const ABSOLUTE: Duration = Duration::from_secs(86_400);
+const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_SIZE: usize = 65_536;
-
-type Id = [u8; 16];
-type Json = Arc<[u8]>;
 
 /// Sixteen bytes name the session, the others are its secret.
 #[derive(Clone, Copy)]
@@ -73,99 +76,108 @@ impl Token {
         base64url::decode(found?).map(Self)
     }
 
-    fn id(&self) -> Id {
-        *self.0.first_chunk().expect("it is longer")
+    fn id(&self) -> SessionId {
+        SessionId::from_bytes(*self.0.first_chunk().expect("it is longer"))
     }
 
-    fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.0).into()
-    }
-}
-
-#[derive(Clone)]
-struct Record {
-    version: u64,
-    digest: [u8; 32],
-    created: u64,
-    ends: u64,
-    data: Json,
-}
-
-impl Record {
-    fn is_live(&self, now: u64) -> bool {
-        now < self.ends && now < self.created + ABSOLUTE
+    fn digest(&self) -> Digest {
+        Digest::from_bytes(Sha256::digest(self.0).into())
     }
 }
 
-enum Swap {
-    Done,
-    Conflict(Box<Record>),
-    Gone,
-}
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type Answer<'a, T> = Boxed<'a, Result<T, StoreError>>;
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
+/// What is asked of a store, behind a pointer.
 trait Store: Send + Sync {
-    fn create(&self, id: Id, record: Record) -> Answer<'_, ()>;
-    fn load(&self, id: Id) -> Answer<'_, Option<Record>>;
-    fn swap(&self, id: Id, record: Record) -> Answer<'_, Swap>;
+    fn create<'a>(&'a self, id: SessionId, new: &'a Record, now: Timestamp) -> Answer<'a, Create>;
+    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Record>>;
+    fn update<'a>(
+        &'a self,
+        id: SessionId,
+        new: &'a Record,
+        before: Version,
+        now: Timestamp,
+    ) -> Answer<'a, Update>;
 }
 
-impl Store for Mutex<BTreeMap<Id, Record>> {
-    fn create(&self, id: Id, record: Record) -> Answer<'_, ()> {
-        Box::pin(async move {
-            self.lock().expect("no panic").insert(id, record);
-        })
+impl<S: SessionStore> Store for S {
+    fn create<'a>(&'a self, id: SessionId, new: &'a Record, now: Timestamp) -> Answer<'a, Create> {
+        Box::pin(SessionStore::create(self, id, new, now))
     }
 
-    fn load(&self, id: Id) -> Answer<'_, Option<Record>> {
-        Box::pin(async move { self.lock().expect("no panic").get(&id).cloned() })
+    fn load(&self, id: SessionId, now: Timestamp) -> Answer<'_, Option<Record>> {
+        Box::pin(SessionStore::load(self, id, now))
     }
 
-    fn swap(&self, id: Id, record: Record) -> Answer<'_, Swap> {
-        Box::pin(async move {
-            match self.lock().expect("no panic").get_mut(&id) {
-                None => Swap::Gone,
-                Some(stored) if stored.version + 1 != record.version => {
-                    Swap::Conflict(Box::new(stored.clone()))
-                }
-                Some(stored) => {
-                    *stored = record;
-                    Swap::Done
-                }
-            }
-        })
+    fn update<'a>(
+        &'a self,
+        id: SessionId,
+        new: &'a Record,
+        before: Version,
+        now: Timestamp,
+    ) -> Answer<'a, Update> {
+        Box::pin(SessionStore::update(self, id, new, before, now))
     }
 }
 
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.expect("it is later than 1970");
-    now.as_secs() * 1_000 + u64::from(now.subsec_millis())
+pin_project! {
+    /// Work on the store, for so long and no longer.
+    struct InTime<F> {
+        #[pin]
+        work: F,
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+fn in_time<F: Future>(work: F) -> InTime<F> {
+    InTime { work, timer: None }
+}
+
+impl<F: Future> Future for InTime<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Poll::Ready(done) = this.work.poll(cx) {
+            return Poll::Ready(done);
+        }
+        let sleep = || Box::pin(tokio::time::sleep(PATIENCE));
+        let timer = this.timer.get_or_insert_with(sleep);
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| panic!("the store is late"))
+    }
+}
+
+fn is_live(record: &Record, now: Timestamp) -> bool {
+    now < record.expires && now < record.created.saturating_add(ABSOLUTE)
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
 /// Where the value of a key is, or else where the member would be.
 fn find(data: &[u8], key: &str) -> Result<Range<usize>, usize> {
-    let mut found = Err(1);
+    if let Some(Some(member)) = scan::find(data, key.as_bytes()) {
+        return Ok(member.value());
+    }
+    let mut at = 1;
     let read = scan::members(data, |member| {
-        match data[member.key()].cmp(key.as_bytes()) {
-            std::cmp::Ordering::Less => {
-                found = Err(member.end + 1);
-                ControlFlow::Continue(())
-            }
-            std::cmp::Ordering::Equal => {
-                found = Ok(member.value());
-                ControlFlow::Break(())
-            }
-            std::cmp::Ordering::Greater => ControlFlow::Break(()),
+        if data[member.key()] < *key.as_bytes() {
+            at = member.end + 1;
+            return ControlFlow::Continue(());
         }
+        ControlFlow::Break(())
     });
     read.expect("an object");
-    found
+    Err(at)
 }
 
 /// The object with this value for the key, which is no other than letters.
-fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]) -> Json {
+fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]) -> Content {
     let mut out = BUFFER.take();
     match place {
         Ok(value) => {
@@ -191,7 +203,7 @@ fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]
             out.extend_from_slice(&data[at..]);
         }
     }
-    let object = Json::from(&*out);
+    let object = Content::from(&*out);
     out.clear();
     BUFFER.set(out);
     object
@@ -213,8 +225,8 @@ struct Change {
 
 struct State {
     token: Option<Token>,
-    record: Record,
-    data: Json,
+    record: Option<Record>,
+    data: Content,
     first: Option<Change>,
     further: Vec<Change>,
     closed: bool,
@@ -243,7 +255,7 @@ impl Session {
         };
         let mut state = self.0.lock().expect("no panic");
         assert!(!state.closed);
-        let data = Arc::clone(&state.data);
+        let data = state.data.clone();
         // Without the lock, so that the closure may use the session.
         drop(state);
         let place = find(&data, key);
@@ -252,7 +264,7 @@ impl Session {
         TEXT.set(json);
         assert!(changed.len() <= MAX_SIZE);
         state = self.0.lock().expect("no panic");
-        assert!(!state.closed && Arc::ptr_eq(&state.data, &data));
+        assert!(!state.closed && std::ptr::eq(&*state.data, &*data));
         state.data = changed;
         let again = Box::new(move |json: Option<&[u8]>| run(json).1);
         let change = Change { key, again };
@@ -284,29 +296,24 @@ impl Lazy {
             session,
         } = &*self.0;
         assert!(!asked.swap(true, Ordering::SeqCst), "nobody else asks");
-        let token = cookie.as_ref().and_then(Token::parse);
-        let found = match &token {
-            Some(token) => store.load(token.id()).await,
+        let (mut token, now) = (cookie.as_ref().and_then(Token::parse), now());
+        let mut record = match &token {
+            Some(token) => in_time(store.load(token.id(), now))
+                .await
+                .expect("it answers"),
             None => None,
         };
-        let found = found.zip(token);
-        let found = found.filter(|(r, token)| r.digest == token.digest() && r.is_live(now()));
-        let (token, record) = match found {
-            Some((record, token)) => (Some(token), record),
-            None => {
-                let (version, digest, ends) = (0, [0; 32], 0);
-                let (created, data) = (now(), Json::from(b"{}".as_slice()));
-                let record = Record {
-                    version,
-                    digest,
-                    created,
-                    ends,
-                    data,
-                };
-                (None, record)
-            }
+        if let (Some(found), Some(token)) = (&record, &token)
+            && found.digest == token.digest()
+            && is_live(found, now)
+        {
+        } else {
+            (token, record) = (None, None);
+        }
+        let data = match &record {
+            Some(record) => record.data.clone(),
+            None => b"{}".as_slice().into(),
         };
-        let data = Arc::clone(&record.data);
         let (first, further, closed) = (None, Vec::new(), false);
         let loaded = Session(Arc::new(Mutex::new(State {
             token,
@@ -324,31 +331,35 @@ impl Lazy {
 async fn commit(
     store: Arc<dyn Store>,
     token: Option<Token>,
-    mut record: Record,
-    mut data: Json,
+    record: Option<Record>,
+    mut data: Content,
     mut first: Option<Change>,
     mut further: Vec<Change>,
 ) -> Option<Token> {
-    record.ends = now() + IDLE;
-    record.version += 1;
-    let Some(token) = token else {
+    let now = now();
+    let ends = now.saturating_add(IDLE);
+    let Some((token, mut record)) = token.zip(record) else {
         let mut token = Token([0; 36]);
         getrandom::fill(&mut token.0).expect("the system has some");
-        record.digest = token.digest();
+        let mut record = Record::new(token.digest(), now, ends);
         record.data = data;
-        store.create(token.id(), record).await;
+        let created = in_time(store.create(token.id(), &record, now)).await;
+        assert_eq!(created.expect("there is room"), Create::Done);
         return Some(token);
     };
     loop {
+        let before = record.version;
+        record.version = before.next();
+        (record.seen, record.expires) = (now, ends);
         record.data = data;
-        match store.swap(token.id(), record.clone()).await {
-            Swap::Done => return None,
-            Swap::Gone => panic!("nobody signs out"),
-            Swap::Conflict(current) => {
+        let updated = in_time(store.update(token.id(), &record, before, now)).await;
+        match updated.expect("there is room") {
+            Update::Done => return None,
+            Update::Gone => panic!("nobody signs out"),
+            Update::Conflict(current) => {
                 assert_eq!(current.digest, record.digest);
-                record = *current;
-                record.version += 1;
-                data = Arc::clone(&record.data);
+                record = current;
+                data = record.data.clone();
                 for Change { key, again } in first.iter_mut().chain(&mut further) {
                     let place = find(&data, key);
                     let json = again(place.clone().ok().map(|value| &data[value]));
@@ -383,7 +394,7 @@ async fn fill(session: Session) {
 }
 
 pub(crate) fn application() -> Router {
-    let store: Arc<dyn Store> = Arc::new(Mutex::new(BTreeMap::new()));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     Router::new()
         .route("/increment", post(increment))
         .route("/fill", post(fill))
@@ -451,7 +462,7 @@ pin_project! {
             inner: F,
         },
         Committing {
-            commit: Answer<'static, Option<Token>>,
+            commit: Boxed<'static, Option<Token>>,
             response: Option<Response<B>>,
         },
     }
@@ -483,7 +494,7 @@ where
                     let store = Arc::clone(&this.lazy.0.store);
                     let first = state.first.take();
                     let further = mem::take(&mut state.further);
-                    let data = Arc::clone(&state.data);
+                    let data = state.data.clone();
                     let record = state.record.clone();
                     Phase::Committing {
                         commit: Box::pin(commit(store, state.token, record, data, first, further)),

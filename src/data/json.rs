@@ -31,13 +31,15 @@ impl Deref for Json {
 impl From<&[u8]> for Json {
     fn from(json: &[u8]) -> Self {
         let mut text = [0; SHORT];
-        Self(match (text.get_mut(..json.len()), u8::try_from(json.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(json);
-                Text::Short { len, text }
-            }
-            _ => Text::Long(json.into()),
-        })
+        Self(
+            match (text.get_mut(..json.len()), u8::try_from(json.len())) {
+                (Some(place), Ok(len)) => {
+                    place.copy_from_slice(json);
+                    Text::Short { len, text }
+                }
+                _ => Text::Long(json.into()),
+            },
+        )
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) fn find(text: &[u8], key: &[u8]) -> Option<Option<Member>> {
         let start = scan.at - 1;
         let there = scan.peek()?;
         let found = there == first && scan.is_key(key);
-        // Keys are in order; only of one with escapes this may not be its first byte.
-        if there > first && there != b'\\' {
+        // Keys are in order; only of the empty one, and of one with escapes, this may not be the first byte.
+        if there > first && !matches!(there, b'"' | b'\\') {
             break;
         }
         scan.pass_string()?;
@@ -512,6 +512,20 @@ mod tests {
             text in r#"\{("a":)?[-"\\{}\[\],:.eE+0-9a-f\x00\u{e9}truelsn]{0,12}\}"#,
         ) {
             agrees(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_behind_others_whose_first_byte_is_not_what_it_is_in_the_text() {
+        let text = br##"{"":0,"\u0001":1,"\n":2," ":3,"!":4,"\"":5,"#":6,"a":7}"##;
+        for (key, value) in [(b" ", b"3"), (b"!", b"4"), (b"#", b"6"), (b"a", b"7")] {
+            let found = find(text, key).unwrap().unwrap();
+            assert_eq!(&text[found.value()], value);
+        }
+        assert_eq!(find(text, b"$"), Some(None));
+        assert_eq!(find(b"{}", b"a"), Some(None));
+        for not_for_us in ["", "\n", "\"", "a\\"] {
+            assert_eq!(find(text, not_for_us.as_bytes()), None);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The CSRF token of a session.
 
 use super::state::State;
-use super::{Session, edit};
+use super::{Session, note};
 use crate::changes::Change;
 use crate::csrf::{CSRF_KEY, CsrfSecret, CsrfToken};
 use crate::data::{Json, Key};
@@ -111,7 +111,7 @@ impl Session {
             };
             Change::Update(CSRF_KEY.into(), Box::new(keep))
         };
-        edit(state, change);
+        note(state, change);
         Ok(secret)
     }
 }

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
-use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
 use std::mem;
-use std::ops::{ControlFlow, Deref, Range};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -142,7 +141,7 @@ impl fmt::Debug for Content {
 /// its own.
 #[derive(Clone)]
 pub(crate) struct Data {
-    /// An object as this crate writes it.
+    /// An object as this crate writes it; no text at all is one as well, without members.
     source: Arc<[u8]>,
     /// Sorted by key. What is known to be an object is not looked through before it must be.
     entries: OnceCell<Vec<Entry>>,
@@ -184,32 +183,37 @@ impl Entry {
 /// The encoded object without members.
 pub(crate) const EMPTY: &[u8] = b"{}";
 
-/// A value for longer than the data is borrowed.
-pub(crate) struct Held {
-    text: Text,
-    /// Which entry it was; `None` if it was found without them.
-    at: Option<usize>,
-}
+/// In so few bytes some keys are sooner found one by one than all members are noted.
+const SMALL: usize = 256;
 
-enum Text {
-    Loaded(Arc<[u8]>, Range<usize>),
-    Own(Json),
+/// A key's value, or that there is none, for longer than the data is borrowed.
+pub(crate) enum Held {
+    /// In the source, of which nothing else was known: the value, or where the member would begin.
+    Source(Arc<[u8]>, Result<Range<usize>, usize>),
+    /// In the source, of the entry at this place.
+    Loaded(Arc<[u8]>, Range<usize>, usize),
+    /// Of the entry at this place.
+    Own(Json, usize),
+    Nothing,
 }
 
 impl Held {
     /// The value's JSON text.
-    pub(crate) fn json(&self) -> &[u8] {
-        match &self.text {
-            Text::Loaded(source, value) => &source[value.clone()],
-            Text::Own(json) => json,
+    pub(crate) fn json(&self) -> Option<&[u8]> {
+        match self {
+            Self::Source(source, Ok(value)) | Self::Loaded(source, value, _) => {
+                Some(&source[value.clone()])
+            }
+            Self::Own(json, _) => Some(json),
+            Self::Source(_, Err(_)) | Self::Nothing => None,
         }
     }
 }
 
-/// Where a value that was held stands by now.
+/// Where a value that was held stands by now, or would stand.
 enum Place {
-    /// In the encoded object, of which nothing else is known.
-    Source(Range<usize>),
+    /// In the source, of which nothing else is known.
+    Source(Result<Range<usize>, usize>),
     Entry(usize),
     Unknown,
 }
@@ -217,7 +221,13 @@ enum Place {
 impl Data {
     /// No values.
     pub(crate) fn new() -> Self {
-        Self::of(Vec::new())
+        Self {
+            source: Arc::default(),
+            entries: OnceCell::new(),
+            searched: Cell::new(false),
+            size: EMPTY.len(),
+            encoded: false,
+        }
     }
 
     fn of(entries: Vec<Entry>) -> Self {
@@ -237,12 +247,13 @@ impl Data {
     /// or hostile data costs no more than its length (S-74).
     pub(crate) fn parse(content: Content) -> Result<Self, InvalidJson> {
         let Content { bytes, checked } = content;
-        let entries = match checked {
-            true => OnceCell::new(),
-            false => match index(&bytes) {
+        let entries = if checked || (bytes.len() <= SMALL && is_as_we_write(&bytes)) {
+            OnceCell::new()
+        } else {
+            match index(&bytes) {
                 Some(entries) => entries.into(),
                 None => return Ok(Self::of(rewrite(&bytes)?)),
-            },
+            }
         };
         Ok(Self {
             size: bytes.len(),
@@ -255,6 +266,9 @@ impl Data {
 
     fn entries(&self) -> &Vec<Entry> {
         self.entries.get_or_init(|| {
+            if self.source.is_empty() {
+                return Vec::new();
+            }
             // What this process wrote is an object.
             let entries = index(&self.source).or_else(|| rewrite(&self.source).ok());
             entries.unwrap_or_default()
@@ -298,78 +312,105 @@ impl Data {
         Some(self.entries()[at].value(&self.source))
     }
 
-    /// A key's value for longer than the data is borrowed.
-    pub(crate) fn hold(&self, key: &str) -> Option<Held> {
-        if self.entries.get().is_none() && !self.searched.replace(true) {
-            // For one key it is enough to read as far as that. For the next all are noted, so that nothing
-            // is read more than twice.
-            if let Some(found) = scan::find(&self.source, key.as_bytes()) {
-                return Some(Held {
-                    text: Text::Loaded(Arc::clone(&self.source), found?.value()),
-                    at: None,
-                });
-            }
+    /// A key's value, or that there is none, for longer than the data is borrowed.
+    pub(crate) fn hold(&self, key: &str) -> Held {
+        // For one key it is enough to read as far as that. For the next all are noted, so that nothing is read more
+        // than twice, unless that costs more than it spares.
+        let is_first = || self.source.len() <= SMALL || !self.searched.replace(true);
+        if self.entries.get().is_none()
+            && is_first()
+            && let Some(found) = scan::find(&self.source, key.as_bytes())
+        {
+            let place = found.map(|member| member.value());
+            return Held::Source(Arc::clone(&self.source), place);
         }
-        let at = self.find(key)?;
-        let text = match &self.entries()[at] {
-            Entry::Loaded(member) => Text::Loaded(Arc::clone(&self.source), member.value()),
-            Entry::Own(_, json) => Text::Own(json.clone()),
+        let Some(at) = self.find(key) else {
+            return Held::Nothing;
         };
-        Some(Held { text, at: Some(at) })
+        match &self.entries()[at] {
+            Entry::Loaded(member) => Held::Loaded(Arc::clone(&self.source), member.value(), at),
+            Entry::Own(_, json) => Held::Own(json.clone(), at),
+        }
     }
 
     /// Whether a key still has the value that was held, or still none.
-    pub(crate) fn still_has(&self, key: &str, held: Option<&Held>) -> bool {
-        let same = |value| value == held.map(Held::json);
-        match held.map_or(Place::Unknown, |held| self.place(key, held)) {
+    pub(crate) fn still_has(&self, key: &str, held: &Held) -> bool {
+        match self.place(key, held) {
             Place::Source(_) => true,
-            Place::Entry(at) => same(Some(self.entries()[at].value(&self.source))),
-            Place::Unknown => same(self.get(key)),
+            Place::Entry(at) => Some(self.entries()[at].value(&self.source)) == held.json(),
+            Place::Unknown => self.get(key) == held.json(),
         }
     }
 
     /// Where a value stands that was held.
     fn place(&self, key: &str, held: &Held) -> Place {
-        let is_at = |at: &usize| {
-            let entry = self.entries().get(*at);
-            entry.is_some_and(|entry| entry.key(&self.source) == key.as_bytes())
-        };
-        match (held.at, &held.text) {
-            (None, Text::Loaded(source, value))
+        match held {
+            Held::Source(source, place)
                 if self.entries.get().is_none() && Arc::ptr_eq(source, &self.source) =>
             {
-                Place::Source(value.clone())
+                Place::Source(place.clone())
             }
-            (at, _) => at.filter(is_at).map_or(Place::Unknown, Place::Entry),
+            Held::Loaded(_, _, at) | Held::Own(_, at) => {
+                let entry = self.entries().get(*at);
+                match entry.is_some_and(|entry| entry.key(&self.source) == key.as_bytes()) {
+                    true => Place::Entry(*at),
+                    false => Place::Unknown,
+                }
+            }
+            Held::Source(..) | Held::Nothing => Place::Unknown,
         }
     }
 
     pub(crate) fn set(&mut self, key: Key, json: Json) {
-        let position = self.position(&key);
-        self.set_at(position, key, json);
+        let held = self.hold(&key);
+        self.replace(&held, key, json);
     }
 
     /// The same for a key whose value was held.
-    pub(crate) fn replace(&mut self, held: Option<&Held>, key: Key, json: Json) {
-        match held.map_or(Place::Unknown, |held| self.place(&key, held)) {
-            Place::Source(old) => self.splice(old, &json),
+    pub(crate) fn replace(&mut self, held: &Held, key: Key, json: Json) {
+        match self.place(&key, held) {
+            Place::Source(place) => self.splice(place, &key, &json),
             Place::Entry(at) => self.set_at(Ok(at), key, json),
-            Place::Unknown => self.set(key, json),
+            Place::Unknown => {
+                let position = self.position(&key);
+                self.set_at(position, key, json);
+            }
         }
     }
 
-    /// Puts a value in the place of one that was found in the object without the others being noted. Then the next is
-    /// found otherwise, since this copies all.
-    fn splice(&mut self, old: Range<usize>, json: &[u8]) {
-        let (before, after) = (&self.source[..old.start], &self.source[old.end..]);
-        let Ok(source) = written(|out| {
-            for part in [before, json, after] {
-                out.extend_from_slice(part);
-            }
+    /// Puts a value where it was found that it belongs, without the others being noted.
+    fn splice(&mut self, place: Result<Range<usize>, usize>, key: &str, json: &[u8]) {
+        let source = match &*self.source {
+            [] => EMPTY,
+            source => source,
+        };
+        let Ok(spliced) = written(|out| {
+            let rest = match place {
+                Ok(value) => {
+                    out.extend_from_slice(&source[..value.start]);
+                    out.extend_from_slice(json);
+                    &source[value.end..]
+                }
+                Err(at) => {
+                    let (before, after) = source.split_at(at.max(1));
+                    out.extend_from_slice(before);
+                    let is_last = after.len() == 1;
+                    if is_last {
+                        begin_member(out);
+                    }
+                    write_member(out, key, json);
+                    if !is_last {
+                        out.push(b',');
+                    }
+                    after
+                }
+            };
+            out.extend_from_slice(rest);
             Ok::<_, Infallible>(())
         });
-        self.size = before.len() + json.len() + after.len();
-        self.source = source;
+        self.source = spliced;
+        self.size = self.source.len();
+        self.encoded = true;
     }
 
     fn set_at(&mut self, position: Result<usize, usize>, key: Key, json: Json) {
@@ -393,6 +434,9 @@ impl Data {
 
     /// Removes a key; whether it was there.
     pub(crate) fn remove(&mut self, key: &str) -> bool {
+        if self.hold(key).json().is_none() {
+            return false;
+        }
         let Some(at) = self.find(key) else {
             return false;
         };
@@ -420,6 +464,10 @@ impl Data {
         self.entries().len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size == EMPTY.len()
+    }
+
     /// The application's keys.
     pub(crate) fn own_keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.keys().filter(|key| !is_reserved(key))
@@ -442,7 +490,7 @@ impl Data {
     pub(crate) fn encoded_len_with(&self, key: &str, before: Option<&[u8]>, len: usize) -> usize {
         match before {
             Some(before) => self.size - before.len() + len,
-            None => self.size + member_len(key.as_bytes(), len) + usize::from(self.len() > 0),
+            None => self.size + member_len(key.as_bytes(), len) + usize::from(!self.is_empty()),
         }
     }
 
@@ -467,9 +515,7 @@ impl Data {
                     Entry::Own(key, json) => {
                         copy_run(out, &self.source[mem::take(&mut run)]);
                         begin_member(out);
-                        write_quoted(out, key.as_bytes());
-                        out.push(b':');
-                        out.extend_from_slice(json);
+                        write_member(out, key, json);
                     }
                 }
             }
@@ -494,6 +540,12 @@ fn begin_member(out: &mut Vec<u8>) {
     if out.len() > 1 {
         out.push(b',');
     }
+}
+
+fn write_member(out: &mut Vec<u8>, key: &str, json: &[u8]) {
+    write_quoted(out, key.as_bytes());
+    out.push(b':');
+    out.extend_from_slice(json);
 }
 
 fn copy_run(out: &mut Vec<u8>, members: &[u8]) {
@@ -534,28 +586,30 @@ fn quoted_len(text: &[u8]) -> usize {
     2 + text.len() + text.iter().map(extra).sum::<usize>()
 }
 
-/// The order of keys; most differ in their first byte.
-fn order(a: &[u8], b: &[u8]) -> Ordering {
-    match (a, b) {
-        ([a, ..], [b, ..]) if a != b => a.cmp(b),
-        _ => a.cmp(b),
-    }
-}
-
 /// The members of an object that is written as this crate writes it: without spaces, its keys in order
 /// and without escapes.
 fn index(source: &[u8]) -> Option<Vec<Entry>> {
     // Most sessions have a few keys: one allocation.
     let mut entries = Vec::with_capacity(12);
+    members(source, |member| entries.push(Entry::Loaded(member))).then_some(entries)
+}
+
+/// Whether it is such an object.
+fn is_as_we_write(source: &[u8]) -> bool {
+    members(source, |_| ())
+}
+
+/// Hands out the members of such an object, or some of another one; whether it is one.
+#[inline]
+fn members(source: &[u8], mut each: impl FnMut(Member)) -> bool {
     let (mut sorted, mut before) = (true, None);
-    scan::members(source, |member| {
+    let read = scan::members(source, |member| {
         let key = &source[member.key()];
-        sorted &= before.is_none_or(|before| order(before, key).is_lt());
+        sorted &= before.is_none_or(|before| scan::order(before, key).is_lt());
         before = Some(key);
-        entries.push(Entry::Loaded(member));
-        ControlFlow::Continue(())
-    })?;
-    sorted.then_some(entries)
+        each(member);
+    });
+    sorted && read.is_some()
 }
 
 /// The members of an object that this crate would write otherwise: another writer's.
@@ -684,7 +738,8 @@ mod tests {
         /// Whatever is set and removed, the data is what a map would be.
         #[test]
         fn changes_are_those_of_a_map(
-            loaded in prop::collection::btree_map("[a-d]{0,2}", 0..200_u8, 0..24),
+            // About half of them are small.
+            loaded in prop::collection::btree_map("[a-d]{0,2}|[a-d]{3}", 0..200_u8, 0..60),
             reversed in any::<bool>(),
             kept_in_memory in any::<bool>(),
             sought in prop::collection::vec("[a-e\"]{0,2}", 0..3),
@@ -704,19 +759,18 @@ mod tests {
             for key in sought {
                 let held = data.hold(&key);
                 let expected = map.get(&key).map(u8::to_string);
-                prop_assert_eq!(held.as_ref().map(Held::json), expected.as_deref().map(str::as_bytes));
-                prop_assert!(data.still_has(&key, held.as_ref()));
+                prop_assert_eq!(held.json(), expected.as_deref().map(str::as_bytes));
+                prop_assert!(data.still_has(&key, &held));
             }
             for (key, value) in changes {
                 if let Some(value) = value {
                     let json = json(&value.to_string());
                     let held = data.hold(&key);
-                    let before = held.as_ref().map(Held::json);
-                    let expected = data.encoded_len_with(&key, before, json.len());
-                    data.replace(held.as_ref(), key.clone().into(), json);
+                    let expected = data.encoded_len_with(&key, held.json(), json.len());
+                    data.replace(&held, key.clone().into(), json);
                     prop_assert_eq!(data.encoded_len(), expected);
                     let is_other = map.insert(key.clone(), value) != Some(value);
-                    prop_assert!(data.still_has(&key, held.as_ref()) != is_other);
+                    prop_assert!(data.still_has(&key, &held) != is_other);
                 } else {
                     prop_assert_eq!(data.remove(&key), map.remove(&key).is_some());
                 }
@@ -731,68 +785,98 @@ mod tests {
             for (key, value) in &map {
                 let value = value.to_string();
                 prop_assert_eq!(data.get(key), Some(value.as_bytes()));
-                let held = data.hold(key).map(|held| held.json().to_vec());
-                prop_assert_eq!(held.as_deref(), Some(value.as_bytes()));
+                let held = data.hold(key);
+                prop_assert_eq!(held.json(), Some(value.as_bytes()));
             }
         }
     }
 
     #[test]
     fn what_is_kept_in_memory_is_read_as_far_as_it_is_asked_for() {
-        let written = Content::written(parse(r#"{"b":1,"d":2,"f":3}"#).unwrap().encode());
-        for (key, value) in [("d", Some("2")), ("a", None), ("c", None), ("g", None)] {
-            let data = Data::parse(written.clone()).unwrap();
-            let held = data.hold(key);
-            assert_eq!(held.as_ref().map(Held::json), value.map(str::as_bytes));
-            assert!(data.entries.get().is_none(), "{key}");
-            // For a second one it is read to its end, once for all.
-            assert!(data.hold("f").is_some());
-            assert_eq!(data.entries().len(), 3);
+        let object = |length| {
+            let filler = "2".repeat(length);
+            let text = format!(r#"{{"b":1,"d":{filler},"f":3}}"#);
+            let written = Content::written(parse(&text).unwrap().encode());
+            (filler, written)
+        };
+        for (is_small, (filler, written)) in [(true, object(1)), (false, object(SMALL))] {
+            for (key, value) in [("d", Some(&*filler)), ("a", None), ("c", None), ("g", None)] {
+                let data = Data::parse(written.clone()).unwrap();
+                assert_eq!(data.hold(key).json(), value.map(str::as_bytes));
+                assert!(data.entries.get().is_none(), "{key}");
+                // For a second one it is read to its end, once for all, if it is long.
+                assert!(data.hold("f").json().is_some());
+                assert_eq!(data.entries.get().is_none(), is_small);
+                assert_eq!(data.len(), 3);
+            }
+            // What a store has kept as bytes is looked through before anybody has it, and a long one noted.
+            let loaded = Data::parse(Content::from(&*written)).unwrap();
+            assert_eq!(loaded.entries.get().is_none(), is_small);
         }
-        // What a store has kept as bytes is looked through before anybody has it.
-        let loaded = Data::parse(Content::from(&*written)).unwrap();
-        assert_eq!(loaded.entries.get().map(Vec::len), Some(3));
     }
 
     #[test]
-    fn one_value_is_replaced_without_the_others_being_noted() {
-        let written = Content::written(parse(r#"{"b":1,"d":"two","f":3}"#).unwrap().encode());
-        for (key, json_text, expected) in [
-            ("b", "12345", r#"{"b":12345,"d":"two","f":3}"#),
-            ("d", "2", r#"{"b":1,"d":2,"f":3}"#),
-            ("f", "[]", r#"{"b":1,"d":"two","f":[]}"#),
+    fn one_value_is_set_without_the_others_being_noted() {
+        let written = |text: &str| Content::written(parse(text).unwrap().encode());
+        let three = written(r#"{"b":1,"d":"two","f":3}"#);
+        for (before, key, value, after) in [
+            (&three, "b", "12345", r#"{"b":12345,"d":"two","f":3}"#),
+            (&three, "d", "2", r#"{"b":1,"d":2,"f":3}"#),
+            (&three, "f", "[]", r#"{"b":1,"d":"two","f":[]}"#),
+            (&three, "a", "0", r#"{"a":0,"b":1,"d":"two","f":3}"#),
+            (&three, "e", "0", r#"{"b":1,"d":"two","e":0,"f":3}"#),
+            (&three, "g\"", "0", r#"{"b":1,"d":"two","f":3,"g\"":0}"#),
+            (&written("{}"), "a", "0", r#"{"a":0}"#),
         ] {
-            let mut data = Data::parse(written.clone()).unwrap();
+            let mut data = Data::parse(before.clone()).unwrap();
             let held = data.hold(key);
-            data.replace(held.as_ref(), key.into(), json(json_text));
+            let expected = data.encoded_len_with(key, held.json(), value.len());
+            data.replace(&held, key.into(), json(value));
             assert!(data.entries.get().is_none(), "{key}");
-            assert_eq!(encoded(&data), expected);
-            assert!(!data.still_has(key, held.as_ref()));
-            // The next one is noted with all others.
-            let held = data.hold("d");
-            data.replace(held.as_ref(), "d".into(), json("0"));
-            data.set("e".into(), json("9"));
-            assert!(data.remove("f"));
-            let b = if key == "b" { json_text } else { "1" };
-            assert_eq!(encoded(&data), format!(r#"{{"b":{b},"d":0,"e":9}}"#));
+            assert_eq!(encoded(&data), after);
+            assert_eq!(data.encoded_len(), expected);
+            assert!(!data.still_has(key, &held));
+            let held = data.hold(key);
+            assert_eq!(held.json(), Some(value.as_bytes()));
+            data.replace(&held, key.into(), json("null"));
+            assert_eq!(data.get(key), Some(b"null".as_slice()));
+            assert!(data.remove(key));
+            let others = parse(std::str::from_utf8(before).unwrap()).unwrap();
+            assert!(data.keys().eq(others.keys().filter(|other| other != key)));
         }
-        assert_eq!(&*written, br#"{"b":1,"d":"two","f":3}"#);
+        assert_eq!(&*three, br#"{"b":1,"d":"two","f":3}"#);
+    }
+
+    #[test]
+    fn the_first_value_is_the_object() {
+        let data = Data::new();
+        assert!(data.is_empty() && data.hold("a").json().is_none());
+        assert_eq!(data.keys().count(), 0);
+        assert_eq!(encoded(&data), "{}");
+        let mut data = Data::new();
+        let held = data.hold("a");
+        data.replace(&held, "a".into(), json("1"));
+        assert!(data.entries.get().is_none() && !data.is_empty());
+        assert_eq!(encoded(&data), r#"{"a":1}"#);
+        data.set("b".into(), json("2"));
+        assert!(data.remove("a"));
+        assert_eq!(encoded(&data), r#"{"b":2}"#);
+        assert!(data.remove("b") && data.is_empty());
     }
 
     #[test]
     fn a_value_is_still_there_until_it_is_changed_or_moved() {
         let mut data = parse(r#"{"b":1,"d":2}"#).unwrap();
-        let held = data.hold("d");
-        assert!(data.still_has("d", held.as_ref()));
-        assert!(!data.still_has("b", held.as_ref()));
-        assert!(!data.still_has("d", None) && data.still_has("c", None));
+        let (held, nothing) = (data.hold("d"), Held::Nothing);
+        assert!(data.still_has("d", &held));
+        assert!(!data.still_has("d", &nothing) && data.still_has("c", &nothing));
         data.set("a".into(), json("0"));
-        assert!(data.still_has("d", held.as_ref()), "at another place");
-        data.replace(held.as_ref(), "d".into(), json("3"));
+        assert!(data.still_has("d", &held), "at another place");
+        data.replace(&held, "d".into(), json("3"));
         assert_eq!(encoded(&data), r#"{"a":0,"b":1,"d":3}"#);
-        assert!(!data.still_has("d", held.as_ref()));
+        assert!(!data.still_has("d", &held));
         data.set("d".into(), json("2"));
-        assert!(data.still_has("d", held.as_ref()), "the same again");
+        assert!(data.still_has("d", &held), "the same again");
     }
 
     /// S-74.

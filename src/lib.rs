@@ -307,15 +307,23 @@ pub mod fuzzing {
 
     /// A session's data, encoded again if it decodes.
     pub fn data(bytes: &[u8]) -> Option<std::sync::Arc<[u8]>> {
-        use crate::data::{Content, Data, Held};
+        use crate::data::{Content, Data};
 
         let data = Data::parse(bytes.into()).ok()?;
         let encoded = data.encode();
-        // Kept in memory, it is read as far as a key: the same is found.
-        for key in data.keys().take(8) {
+        // Kept in memory, it is read as far as a key, and changed there: that comes to the same.
+        let keys = data.keys().take(8).map(std::borrow::Cow::into_owned);
+        for key in keys.chain(["m".to_owned()]) {
             let kept = Content::written(encoded.clone());
-            let held = Data::parse(kept).expect("it was written here").hold(&key);
-            assert_eq!(held.as_ref().map(Held::json), data.get(&key));
+            let mut kept = Data::parse(kept).expect("it was written here");
+            let held = kept.hold(&key);
+            assert_eq!(held.json(), data.get(&key));
+            let json = || b"0".as_slice().into();
+            kept.replace(&held, key.clone().into(), json());
+            let mut data = data.clone();
+            data.set(key.into(), json());
+            assert_eq!(kept.encode(), data.encode());
+            assert_eq!(kept.encoded_len(), data.encoded_len());
         }
         Some(encoded)
     }

@@ -183,19 +183,18 @@ impl Session {
     /// [`Error::is_decode`] if the value is not a `T`, for instance after a deployment that changed
     /// the type. Other keys are not affected.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        self.hold(key)?
-            .map(|held| decode(key, held.json()))
-            .transpose()
+        let held = self.hold(key)?;
+        held.json().map(|json| decode(key, json)).transpose()
     }
 
-    fn hold(&self, key: &str) -> Result<Option<Held>> {
+    fn hold(&self, key: &str) -> Result<Held> {
         check_key(key)?;
         let mut state = self.state();
         self.note_read(&mut state, key);
         Ok(state.data.hold(key))
     }
 
-    fn hold_to_change(&self, key: &str) -> Result<Option<Held>> {
+    fn hold_to_change(&self, key: &str) -> Result<Held> {
         check_key(key)?;
         let mut state = self.state_for_values()?;
         self.note_read(&mut state, key);
@@ -226,12 +225,12 @@ impl Session {
         let json = encode(&key, &value)?;
         let mut state = self.state_for_values()?;
         let held = state.data.hold(&key);
-        let before = held.as_ref().map(Held::json);
+        let before = held.json();
         if before != Some(&*json) {
             if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
-            state.data.replace(held.as_ref(), key.clone(), json.clone());
+            state.data.replace(&held, key.clone(), json.clone());
             note(state, Change::Set(key, json));
         }
         Ok(())
@@ -302,14 +301,14 @@ impl Session {
         let key = key.into();
         for _ in 0..MAX_RUNS {
             let held = self.hold_to_change(&key)?;
-            let before = held.as_ref().map(Held::json);
+            let before = held.json();
             let value = before.map(|json| decode::<T>(&key, json));
             let mut value = value.transpose()?.unwrap_or_default();
             // Without the lock, so that the closure may use the session.
             let result = change(&mut value);
             let json = encode(&key, &value)?;
             let mut state = self.state_for_values()?;
-            if !state.data.still_has(&key, held.as_ref()) {
+            if !state.data.still_has(&key, &held) {
                 continue;
             }
             if before == Some(&*json) {
@@ -318,7 +317,7 @@ impl Session {
             if let Err(error) = self.check_size(&state, &key, before, &json) {
                 return Err(self.too_large(state, error));
             }
-            state.data.replace(held.as_ref(), key.clone(), json.clone());
+            state.data.replace(&held, key.clone(), json.clone());
             if state.draft.changes.decides(&key) {
                 note(state, Change::Set(key, json));
             } else {
@@ -355,12 +354,13 @@ impl Session {
     #[doc(alias = "pop")]
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         for _ in 0..MAX_RUNS {
-            let Some(held) = self.hold_to_change(key)? else {
+            let held = self.hold_to_change(key)?;
+            let Some(json) = held.json() else {
                 return Ok(None);
             };
-            let value = decode(key, held.json())?;
+            let value = decode(key, json)?;
             let state = self.state_for_values()?;
-            if state.data.still_has(key, Some(&held)) {
+            if state.data.still_has(key, &held) {
                 edit(state, Change::Remove(key.to_owned().into()));
                 return Ok(Some(value));
             }
@@ -392,7 +392,7 @@ impl Session {
     /// system gives no random bytes for that token.
     pub fn clear(&self) -> Result<()> {
         let mut state = self.state_for_values()?;
-        if state.data.len() > 0 {
+        if !state.data.is_empty() {
             let csrf = self.csrf_after_clear(&state)?;
             let overwritten = state.edit(Change::Clear);
             // Nothing of the application is overwritten.
@@ -406,7 +406,7 @@ impl Session {
     /// Whether a key has a value.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        matches!(self.hold(key), Ok(Some(_)))
+        self.hold(key).is_ok_and(|held| held.json().is_some())
     }
 
     /// The keys that have values, in order.

@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::mem;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -161,19 +161,8 @@ fn now() -> Timestamp {
 
 /// Where the value of a key is, or else where the member would be.
 fn find(data: &[u8], key: &str) -> Result<Range<usize>, usize> {
-    if let Some(Some(member)) = scan::find(data, key.as_bytes()) {
-        return Ok(member.value());
-    }
-    let mut at = 1;
-    let read = scan::members(data, |member| {
-        if data[member.key()] < *key.as_bytes() {
-            at = member.end + 1;
-            return ControlFlow::Continue(());
-        }
-        ControlFlow::Break(())
-    });
-    read.expect("an object");
-    Err(at)
+    let found = scan::find(data, key.as_bytes());
+    found.expect("no key has escapes").map(|m| m.value())
 }
 
 /// The object with this value for the key, which is no other than letters.
@@ -186,7 +175,7 @@ fn with(data: &[u8], place: &Result<Range<usize>, usize>, key: &str, json: &[u8]
             out.extend_from_slice(&data[value.end..]);
         }
         Err(at) => {
-            let at = (*at).min(data.len() - 1);
+            let at = *at;
             out.extend_from_slice(&data[..at]);
             let is_first = data.len() == 2;
             let is_last = at == data.len() - 1;

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 use super::Session;
 use crate::changes::Change;
 use crate::context::Context;
-use crate::data::{Held, Json};
+use crate::data::Json;
 use crate::error::Result;
 use crate::event::SessionEvent;
 use crate::visit::Visit;
@@ -60,10 +60,10 @@ pub(super) fn recognise(
     };
     let before = found.and_then(Session::client_before);
     if let Some((_, before)) = &before
-        && is_of(client, before.json())
+        && is_of(client, before)
     {
         return Ok(Recognised {
-            fingerprint: Some(before.json().into()),
+            fingerprint: Some(before.clone()),
             ..Recognised::default()
         });
     }
@@ -86,9 +86,9 @@ pub(super) fn recognise(
 
 impl Session {
     /// The fingerprint that is kept, and what the application is asked if it is another client's.
-    fn client_before(&self) -> Option<(ClientChange, Held)> {
+    fn client_before(&self) -> Option<(ClientChange, Json)> {
         let state = self.state();
-        let fingerprint = state.data.hold(CLIENT_KEY)?;
+        let fingerprint = state.data.get(CLIENT_KEY)?.into();
         let stored = state.draft.stored.as_ref()?;
         let change = ClientChange {
             session: stored.id(),

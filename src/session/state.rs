@@ -61,7 +61,7 @@ impl State {
     /// Lets a session that will be stored know its client.
     fn add_client(&mut self) {
         let Some(client) = &self.client else { return };
-        let stays = self.data.len() > 0 || self.draft.actions.sign_in.is_some();
+        let stays = !self.data.is_empty() || self.draft.actions.sign_in.is_some();
         let known = self.data.get(CLIENT_KEY).is_some();
         if stays && !known {
             let set = Change::Set(CLIENT_KEY.into(), client.clone());

@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Instructions are counted by valgrind's callgrind, as in `benches/instructions.rs`, and allocations by
-//! a counting allocator; both are what a layer adds to the router under a layer that does nothing.
-//! The allocator itself costs every one of them a few instructions an allocation. Requests a second over
+//! a counting allocator, each in processes of its own; both are what a layer adds to the router under a layer that does
+//! nothing. Requests a second over
 //! HTTP say something beside each other only: the client runs on the same cores. So each short round of an
 //! application lies between two of the bare router, of which it is a share; the median of the shares is
 //! what is printed. It takes some seven minutes, and starts Redis and PostgreSQL itself.
 
+mod allocator;
 mod apps;
 mod http;
 #[path = "../../../requests/ours.rs"]
@@ -25,7 +26,6 @@ mod requests;
 #[path = "../../../../tests/support/server.rs"]
 mod server;
 
-use std::alloc::System;
 use std::env;
 use std::process::Command;
 use std::time::Duration;
@@ -36,10 +36,10 @@ use axum_session_redispool::SessionRedisPool;
 use axum_session_sqlx::SessionPgPool;
 use cloakroom::{MemoryStore, PostgresStore, RedisStore};
 use redis::aio::ConnectionManagerConfig;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool};
 use tower_sessions_sqlx_store::PostgresStore as TowerPostgresStore;
 
+use crate::allocator::{Allocator, count};
 use crate::apps::Stored;
 use crate::http::Server;
 use crate::postgres_server::PostgresServer;
@@ -47,7 +47,7 @@ use crate::redis_server::RedisServer;
 use crate::requests::{Requests, SCENARIOS, Scenario, bare, filled, scenario};
 
 #[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: Allocator = Allocator;
 
 const LAYERS: [&str; 3] = ["cloakroom", "tower-sessions", "axum_session"];
 
@@ -180,9 +180,9 @@ async fn allocations(layer: &str, scenario: Scenario) -> usize {
     let mut least = usize::MAX;
     for _ in 0..32 {
         let request = requests.request();
-        let region = Region::new(ALLOCATOR);
+        let counted = count();
         drop(requests::send(&app, request).await);
-        let change = region.change();
+        let change = counted.change();
         least = least.min(change.allocations + change.reallocations);
     }
     least
@@ -190,11 +190,11 @@ async fn allocations(layer: &str, scenario: Scenario) -> usize {
 
 async fn heap_of_a_session(layer: &str) -> usize {
     let app = in_memory(layer).await;
-    let region = Region::new(ALLOCATOR);
+    let counted = count();
     for _ in 0..SESSIONS {
         filled(&app, "/fill").await;
     }
-    let change = region.change();
+    let change = counted.change();
     (change.bytes_allocated - change.bytes_deallocated) / SESSIONS
 }
 

@@ -137,8 +137,8 @@ impl fmt::Debug for Content {
 
 /// The values of a session.
 ///
-/// Loaded values stay where they are, in the record's bytes; only what a handler sets is a buffer of
-/// its own.
+/// Loaded values stay where they are, in the record's bytes. What is set first is put among them, in a text of their
+/// own; once the members are noted, it is kept beside them until they are encoded.
 #[derive(Clone)]
 pub(crate) struct Data {
     /// An object as this crate writes it; no text at all is one as well, without members.
@@ -241,7 +241,8 @@ impl Data {
         }
     }
 
-    /// Indexes the members of a stored JSON object; their values are skipped over, not built.
+    /// Takes a stored JSON object, after a look whether it is one if this process did not write it. Values are skipped
+    /// over, not built.
     ///
     /// Skipping uses neither recursion nor memory in proportion to what the bytes claim, so damaged
     /// or hostile data costs no more than its length (S-74).
@@ -858,6 +859,7 @@ mod tests {
         data.replace(&held, "a".into(), json("1"));
         assert!(data.entries.get().is_none() && !data.is_empty());
         assert_eq!(encoded(&data), r#"{"a":1}"#);
+        assert!(Arc::ptr_eq(&data.encode(), &data.encode()));
         data.set("b".into(), json("2"));
         assert!(data.remove("a"));
         assert_eq!(encoded(&data), r#"{"b":2}"#);

@@ -1,7 +1,8 @@
 //! A fast path through JSON as this crate writes it: one object, without spaces or escaped keys.
 //!
 //! What it accepts is valid JSON, and `serde_json` would find the same members in it. At anything else
-//! it gives up, and `serde_json` decides. No recursion, and no memory besides the members.
+//! it gives up, and `serde_json` decides. [`find`] alone believes what it is told of a text. No recursion, and no
+//! memory besides the members.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -48,9 +49,9 @@ pub(super) fn members(text: &[u8], mut found: impl FnMut(Member)) -> Option<()> 
     (scan.at == text.len()).then_some(())
 }
 
-/// Where a key is, or else where its member would begin, in an object of which this process wrote every byte: nothing
-/// is checked, and values are passed over by their brackets and quotes. `None` if this is not for us: there is a key
-/// with escapes.
+/// Where a key is, or else where its member would begin, in an object that is known to be as this crate writes it: by
+/// this process, or as [`members`] found. Nothing is checked, and values are passed over by their brackets and quotes.
+/// `None` if this is not for us: on the way there is a key with escapes.
 pub(super) fn find(text: &[u8], key: &[u8]) -> Option<Result<Member, usize>> {
     let mut scan = Scan { text, at: 1 };
     while scan.eat(b'"') {

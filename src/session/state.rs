@@ -44,7 +44,7 @@ impl State {
                 self.data.remove(key);
             }
             Change::Clear => self.data.clear_but(CLIENT_KEY),
-            // `update` sets the value that its closure made.
+            // What an update makes is set by whoever notes it.
             Change::Update(..) => {}
         }
         self.draft.changes.push(change)

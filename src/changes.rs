@@ -182,8 +182,9 @@ impl Changes {
                 None => {}
             }
             for update in change.update.iter_mut().chain(&mut change.updates) {
-                let json = update(key, data.get(key))?;
-                data.set(key.clone(), json);
+                let held = data.hold(key);
+                let json = update(key, held.json())?;
+                data.replace(&held, key.clone(), json);
             }
         }
         Ok(())

@@ -727,9 +727,10 @@ async fn update(
         return Ok(Outcome::Unchanged);
     };
     let turn = match context.queue.turn(id) {
-        Ok(turn) => turn,
-        Err(place) => {
-            let turn = place.await.expect("a turn is passed on, never lost");
+        Some(turn) => turn,
+        None => {
+            // In a box, as all that is rare.
+            let turn = Box::pin(context.queue.wait(id)).await;
             draft.at = context.now();
             turn
         }

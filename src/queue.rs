@@ -4,11 +4,16 @@
 //! paying a round trip for each that wins. Here commits that overlap wait in line, and the next is
 //! handed the record that the one before it wrote, so that it meets no conflict.
 //!
+//! To stand in line has a price as well: each who does is woken by the one before, and while they are nobody
+//! commits, however many processors there are. With a store in memory that takes longer than the commit, and the line
+//! would never end. So whoever comes lets others run a few times first, and stands in line if that was not enough, as it
+//! never is with a server to wait for.
+//!
 //! The line is forgotten with the last who stands in it. A request that loaded the session before a
 //! commit and ends after it therefore meets one conflict, of one round trip; sparing it that would
 //! make every request that only reads pay for a place in the line.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, VacantEntry};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
@@ -41,6 +46,10 @@ impl Hasher for IdHasher {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue(Arc<Mutex<Lines>>);
 
+/// How often somebody lets others run before standing in line. More did not help, with a store in memory and with up to
+/// sixty-four tasks on one session.
+const YIELDS: u32 = 2;
+
 /// Those who wait behind each session's turn. Some may have given up since.
 type Lines = HashMap<SessionId, VecDeque<Sender<Turn>>, BuildHasherDefault<IdHasher>>;
 
@@ -50,16 +59,37 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to commit a session, or a place in the line of those who wait for it, since somebody
-    /// in this process commits it already. To drop the place is to give it up.
-    pub(crate) fn turn(&self, id: SessionId) -> Result<Turn, Receiver<Turn>> {
+    /// The right to commit a session, unless somebody in this process commits it already.
+    pub(crate) fn turn(&self, id: SessionId) -> Option<Turn> {
+        match self.lines().entry(id) {
+            Entry::Vacant(nobody) => Some(self.begin(nobody)),
+            Entry::Occupied(_) => None,
+        }
+    }
+
+    /// The same, once those who came earlier have had it.
+    ///
+    /// Dropping the future gives the place up.
+    pub(crate) async fn wait(&self, id: SessionId) -> Turn {
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+            if let Some(turn) = self.turn(id) {
+                return turn;
+            }
+        }
+        match self.place(id) {
+            Ok(turn) => turn,
+            Err(place) => place.await.expect("a turn is passed on, never lost"),
+        }
+    }
+
+    /// The right to commit a session, or a place in the line of those who wait for it. To drop the place is to give
+    /// it up.
+    fn place(&self, id: SessionId) -> Result<Turn, Receiver<Turn>> {
         let mut given_up = VecDeque::new();
         let mut lines = self.lines();
         let line = match lines.entry(id) {
-            Entry::Vacant(nobody) => {
-                nobody.insert(VecDeque::new());
-                return Ok(Turn::new(self.clone(), id));
-            }
+            Entry::Vacant(nobody) => return Ok(self.begin(nobody)),
             Entry::Occupied(line) => line.into_mut(),
         };
         if line.len() == line.capacity() {
@@ -73,6 +103,12 @@ impl Queue {
         // Without the lock: each may be the last to know of the task that gave it up.
         drop(given_up);
         Err(place)
+    }
+
+    fn begin(&self, nobody: VacantEntry<'_, SessionId, VecDeque<Sender<Turn>>>) -> Turn {
+        let id = *nobody.key();
+        nobody.insert(VecDeque::new());
+        Turn::new(self.clone(), id)
     }
 
     /// The first of those who wait. If there is nobody, the line is forgotten.
@@ -164,7 +200,7 @@ mod tests {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let first = queue.turn(id).unwrap();
         assert!(first.latest().is_none());
-        let mut second = queue.turn(id).unwrap_err();
+        let mut second = queue.place(id).unwrap_err();
         assert!(second.try_recv().is_err());
         first.leave(&record(7));
         let second = second.await.unwrap();
@@ -172,11 +208,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_takes_a_turn_that_ends_soon_and_else_stands_in_line() {
+        let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
+        let standing = || queue.lines().get(&id).map(VecDeque::len);
+        let first = queue.turn(id).unwrap();
+        assert!(queue.turn(id).is_none());
+        let end = async { first.leave(&record(7)) };
+        let (second, ()) = tokio::join!(queue.wait(id), end);
+        // It was not in line when the record was there to be handed on.
+        assert!(second.latest().is_none());
+        let third = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.wait(id).await }
+        });
+        for _ in 0..=YIELDS {
+            assert_eq!(standing(), Some(0));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(standing(), Some(1));
+        second.leave(&record(8));
+        assert_eq!(third.await.unwrap().latest(), Some(&record(8)));
+        assert_eq!(standing(), None);
+    }
+
+    #[tokio::test]
     async fn a_record_is_handed_on_by_a_turn_that_wrote_nothing() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let first = queue.turn(id).unwrap();
-        let second = queue.turn(id).unwrap_err();
-        let third = queue.turn(id).unwrap_err();
+        let second = queue.place(id).unwrap_err();
+        let third = queue.place(id).unwrap_err();
         first.leave(&record(7));
         drop(second.await.unwrap());
         assert_eq!(third.await.unwrap().latest(), Some(&record(7)));
@@ -186,7 +246,7 @@ mod tests {
     async fn nobody_is_handed_a_record_that_the_turn_before_has_replaced() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let first = queue.turn(id).unwrap();
-        let second = queue.turn(id).unwrap_err();
+        let second = queue.place(id).unwrap_err();
         first.leave(&record(7));
         // Nobody waits yet.
         second.await.unwrap().leave(&record(8));
@@ -197,7 +257,7 @@ mod tests {
     async fn a_line_is_forgotten_when_nobody_stands_in_it() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let first = queue.turn(id).unwrap();
-        drop(queue.turn(id).unwrap_err());
+        drop(queue.place(id).unwrap_err());
         assert_eq!(queue.lines().len(), 1);
         drop(first);
         assert_eq!(queue.lines().len(), 0);
@@ -208,9 +268,9 @@ mod tests {
     async fn a_turn_goes_past_those_who_gave_up() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let first = queue.turn(id).unwrap();
-        let before = queue.turn(id).unwrap_err();
-        let given_a_turn = queue.turn(id).unwrap_err();
-        let last = queue.turn(id).unwrap_err();
+        let before = queue.place(id).unwrap_err();
+        let given_a_turn = queue.place(id).unwrap_err();
+        let last = queue.place(id).unwrap_err();
         drop(before);
         drop(first);
         // Before it looked.
@@ -223,9 +283,9 @@ mod tests {
     fn places_that_are_given_up_take_no_room() {
         let (queue, id) = (Queue::default(), SessionId::from_bytes([1; 16]));
         let _first = queue.turn(id).unwrap();
-        let _waiting: Vec<_> = (0..10).map(|_| queue.turn(id).unwrap_err()).collect();
+        let _waiting: Vec<_> = (0..10).map(|_| queue.place(id).unwrap_err()).collect();
         for _ in 0..1000 {
-            drop(queue.turn(id).unwrap_err());
+            drop(queue.place(id).unwrap_err());
         }
         let standing = queue.lines().get(&id).map_or(0, VecDeque::len);
         assert!((10..50).contains(&standing), "{standing}");

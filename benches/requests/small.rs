@@ -1,4 +1,4 @@
-//! Counting on a small layer over our store that keeps the promises which counting meets: what it costs to lose nothing,
+//! Reading and counting on a small layer over our store that keeps the promises which counting meets: what it costs to lose nothing,
 //! if that is all that a layer can do. An example to compare with and no proof: somebody may write a smaller one.
 //!
 //! As `floor.rs`, and: the cookie is found among others, and decoded; there is one session, which can be shared, is
@@ -23,7 +23,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use cloakroom::store::{
     Content, Create, Digest, Record, SessionStore, StoreError, Timestamp, Update, Version,
 };
@@ -35,7 +35,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Sleep;
 use tower::{Layer, Service};
 
-use crate::requests::{SMALL, answer};
+use crate::requests::{FILLS, SMALL, answer, large_keys, large_value};
 
 // Those of the crate, since it has no others that are cheaper.
 #[allow(dead_code, unused_imports)]
@@ -46,7 +46,7 @@ mod base64url;
 mod scan;
 
 /// Where it does what ours does.
-pub(crate) const SCENARIOS: [&str; 2] = ["increment", "new"];
+pub(crate) const SCENARIOS: [&str; 4] = ["read", "read, 4 KiB", "increment", "new"];
 
 const NAME: &[u8] = b"__Host-id=";
 const ATTRIBUTES: &str = "; HttpOnly; SameSite=Lax; Secure; Path=/";
@@ -225,6 +225,12 @@ struct State {
 struct Session(Arc<Mutex<State>>);
 
 impl Session {
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        let data = self.0.lock().expect("no panic").data.clone();
+        let value = find(&data, key).ok()?;
+        Some(serde_json::from_slice(&data[value]).expect("a value"))
+    }
+
     fn update<T, R>(
         &self,
         key: &'static str,
@@ -376,17 +382,29 @@ async fn increment(session: Session) -> String {
     }))
 }
 
-async fn fill(session: Session) {
+async fn read(session: Session) -> String {
+    answer(session.get("a").unwrap_or(7))
+}
+
+async fn fill(session: Session, large: usize) {
     for key in SMALL {
         session.update(key, |n: &mut u64| *n = 1);
+    }
+    for key in large_keys(large) {
+        session.update(key.leak(), |text: &mut String| *text = large_value());
     }
 }
 
 pub(crate) fn application() -> Router {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    Router::new()
-        .route("/increment", post(increment))
-        .route("/fill", post(fill))
+    let router = Router::new()
+        .route("/read", get(read))
+        .route("/increment", post(increment));
+    FILLS
+        .into_iter()
+        .fold(router, |router, (path, large)| {
+            router.route(path, post(async move |session| fill(session, large).await))
+        })
         .layer(Small(store))
         .with_state(())
 }

@@ -309,20 +309,29 @@ impl Data {
 
     /// The JSON text of a key's value.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
+        if let Some(place) = self.seek(key) {
+            return Some(&self.source[place.ok()?]);
+        }
         let at = self.find(key)?;
         Some(self.entries()[at].value(&self.source))
     }
 
+    /// Where a key's value is in the source, or where its member would begin; `None` if the members have to tell.
+    ///
+    /// For one key it is enough to read as far as that. For the next all are noted, so that nothing is read more
+    /// than twice, unless that costs more than it spares.
+    fn seek(&self, key: &str) -> Option<Result<Range<usize>, usize>> {
+        let is_first = || self.source.len() <= SMALL || !self.searched.replace(true);
+        if self.entries.get().is_some() || !is_first() {
+            return None;
+        }
+        let found = scan::find(&self.source, key.as_bytes())?;
+        Some(found.map(|member| member.value()))
+    }
+
     /// A key's value, or that there is none, for longer than the data is borrowed.
     pub(crate) fn hold(&self, key: &str) -> Held {
-        // For one key it is enough to read as far as that. For the next all are noted, so that nothing is read more
-        // than twice, unless that costs more than it spares.
-        let is_first = || self.source.len() <= SMALL || !self.searched.replace(true);
-        if self.entries.get().is_none()
-            && is_first()
-            && let Some(found) = scan::find(&self.source, key.as_bytes())
-        {
-            let place = found.map(|member| member.value());
+        if let Some(place) = self.seek(key) {
             return Held::Source(Arc::clone(&self.source), place);
         }
         let Some(at) = self.find(key) else {
@@ -435,7 +444,7 @@ impl Data {
 
     /// Removes a key; whether it was there.
     pub(crate) fn remove(&mut self, key: &str) -> bool {
-        if self.hold(key).json().is_none() {
+        if let Some(Err(_)) = self.seek(key) {
             return false;
         }
         let Some(at) = self.find(key) else {

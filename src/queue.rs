@@ -7,7 +7,7 @@
 //! To stand in line has a price as well: each who does is woken by the one before, and while they are nobody
 //! commits, however many processors there are. With a store in memory that takes longer than the commit, and the line
 //! would never end. So whoever comes lets others run a few times first, and stands in line if that was not enough, as it
-//! never is with a server to wait for.
+//! hardly ever is with a server to wait for.
 //!
 //! The line is forgotten with the last who stands in it. A request that loaded the session before a
 //! commit and ends after it therefore meets one conflict, of one round trip; sparing it that would
@@ -67,7 +67,7 @@ impl Queue {
         }
     }
 
-    /// The same, once those who came earlier have had it.
+    /// The same, once whoever commits it has done so, and those who stand in line by then.
     ///
     /// Dropping the future gives the place up.
     pub(crate) async fn wait(&self, id: SessionId) -> Turn {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod connection;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 
@@ -17,6 +18,7 @@ use redis::{
     RedisResult, ServerErrorKind, Value,
 };
 
+use self::connection::Connection;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
@@ -170,7 +172,7 @@ impl RedisStore {
     /// Nothing is asked of the server; one that does not fit shows when the store is used.
     #[must_use]
     pub fn new(connection: ConnectionManager) -> Self {
-        Self::over(Link::Server(connection))
+        Self::over(Link::Server(Connection::new(connection)))
     }
 
     fn over(link: Link) -> Self {
@@ -203,19 +205,17 @@ impl RedisStore {
     /// Whether the servers are such as the store can use.
     async fn check(&self) -> Result<(), StoreError> {
         for server in self.link.primaries()? {
-            let info: String = ask(&server, &redis::cmd("INFO")).await.map_err(failed)?;
+            let info: String = ask(&server, redis::cmd("INFO")).await.map_err(failed)?;
             self.link.fits(&info)?;
         }
         Ok(())
     }
 
-    async fn run<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, StoreError> {
-        self.query(key, command).await.map_err(failed)
+    async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, StoreError> {
+        self.query(command).await.map_err(failed)
     }
 
-    // One server has all keys.
-    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))]
-    async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> RedisResult<T> {
+    async fn query<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<T> {
         match &self.link {
             Link::Server(connection) => {
                 let answer = ask(connection, command).await;
@@ -228,36 +228,37 @@ impl RedisStore {
                 answer
             }
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(key, command).await?)?),
+            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(&command).await?)?),
         }
     }
 
     /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
+    ///
+    /// What it is called with is made when it is needed, which is hardly ever twice, so that no copies of
+    /// it are kept while the server is waited for.
+    async fn evaluate<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        command: impl Fn(Eval<'_>) -> Cmd,
+    ) -> Result<T, StoreError> {
+        let known = command(Eval("EVALSHA", &script.hash));
+        match self.query(known).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let code = command(Eval("EVAL", &script.code));
+                Box::pin(self.run(code)).await
+            }
+            answer => answer.map_err(failed),
+        }
+    }
+
     async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let command = |verb: &str, script: &str| {
-            // Besides these there is the number of keys.
-            let texts = [verb, script].into_iter().chain(keys.iter().copied());
-            let parts = texts.map(str::as_bytes).chain(arguments.iter().copied());
-            let (count, len) = parts.fold((1, 1), |(n, len), part| (n + 1, len + part.len()));
-            let mut command = Cmd::with_capacity(count, len);
-            command.arg(verb).arg(script);
-            command.arg(keys.len()).arg(keys).arg(arguments);
-            command
-        };
-        let known = command("EVALSHA", &script.hash);
-        let key = keys.first().copied().unwrap_or_default();
-        match self.query(key, &known).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let code = command("EVAL", &script.code);
-                Box::pin(async move { self.run(key, &code).await }).await
-            }
-            answer => answer.map_err(failed),
-        }
+        self.evaluate(script, |eval| eval.with(keys, arguments))
+            .await
     }
 
     /// Drops from an owner's index what is not this owner's session.
@@ -282,11 +283,8 @@ impl RedisStore {
 
     /// What is in a session's key.
     async fn value(&self, id: SessionId) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.keys.session(id);
-        let mut get = Cmd::with_capacity(2, "GET".len() + key.len());
-        get.arg("GET").arg(&key);
         loop {
-            let value = self.run(&key, &get).await?;
+            let value = self.run(self.get(id)).await?;
             if self.carries_out(id, &value).await? {
                 continue;
             }
@@ -294,17 +292,23 @@ impl RedisStore {
         }
     }
 
+    fn get(&self, id: SessionId) -> Cmd {
+        let key = self.keys.session(id);
+        let mut get = Cmd::with_capacity(2, "GET".len() + key.len());
+        get.arg("GET").arg(key);
+        get
+    }
+
     /// Runs a script on a session's key.
     async fn at(
         &self,
         id: SessionId,
         script: &Script,
-        arguments: &[&[u8]],
+        arguments: impl Fn(Eval<'_>, &str) -> Cmd,
     ) -> Result<Value, StoreError> {
         loop {
-            let answer = self
-                .call(script, &[&self.keys.session(id)], arguments)
-                .await?;
+            let command = |eval: Eval<'_>| arguments(eval, &self.keys.session(id));
+            let answer = self.evaluate(script, command).await?;
             if !self.carries_out(id, &answer).await? {
                 return Ok(answer);
             }
@@ -318,11 +322,11 @@ impl RedisStore {
     }
 
     async fn unlink(&self, keys: &[String]) -> Result<usize, StoreError> {
-        let Some(first) = keys.first() else {
+        if keys.is_empty() {
             return Ok(0);
-        };
+        }
         match &self.link {
-            Link::Server(_) => self.run(first, &Cmd::unlink(keys)).await,
+            Link::Server(_) => self.run(Cmd::unlink(keys)).await,
             #[cfg(feature = "redis-cluster")]
             Link::Cluster(_) => self.unlink_on_cluster(keys).await,
         }
@@ -349,7 +353,7 @@ impl RedisStore {
                     .arg("COUNT")
                     .arg(1_000);
                 let (next, keys): (_, Vec<Vec<u8>>) =
-                    ask(&server, &command).await.map_err(failed)?;
+                    ask(&server, command).await.map_err(failed)?;
                 let rest = |key: &Vec<u8>| {
                     let key = std::str::from_utf8(key).ok()?;
                     Some(key.strip_prefix(start)?.strip_suffix('}')?.to_owned())
@@ -367,13 +371,12 @@ impl RedisStore {
 
 /// Ends a connection. After a failover the address leads to another server, but the connection still to the
 /// one that was demoted; to end it is how to have it made anew.
-async fn quit(connection: &ConnectionManager) {
-    let _: RedisResult<()> = ask(connection, &redis::cmd("QUIT")).await;
+async fn quit(connection: &Connection) {
+    let _: RedisResult<()> = ask(connection, redis::cmd("QUIT")).await;
 }
 
-async fn ask<T: FromRedisValue>(connection: &ConnectionManager, command: &Cmd) -> RedisResult<T> {
-    let value = connection.clone().send_packed_command(command).await?;
-    Ok(redis::from_redis_value(value.extract_error()?)?)
+async fn ask<T: FromRedisValue>(connection: &Connection, command: Cmd) -> RedisResult<T> {
+    Ok(redis::from_redis_value(connection.ask(command).await?)?)
 }
 
 impl fmt::Debug for RedisStore {
@@ -404,13 +407,13 @@ const NO_CLUSTER: &str = "the server does not answer as part of a cluster; if it
 
 #[derive(Clone)]
 enum Link {
-    Server(ConnectionManager),
+    Server(Connection),
     #[cfg(feature = "redis-cluster")]
     Cluster(Arc<nodes::Nodes>),
 }
 
 impl Link {
-    fn primaries(&self) -> Result<Vec<ConnectionManager>, StoreError> {
+    fn primaries(&self) -> Result<Vec<Connection>, StoreError> {
         match self {
             Self::Server(connection) => Ok(vec![connection.clone()]),
             #[cfg(feature = "redis-cluster")]
@@ -529,10 +532,11 @@ impl SessionStore for RedisStore {
         record: &Record,
         now: Timestamp,
     ) -> Result<Create, StoreError> {
-        let keys = [&*self.keys.session(id)];
-        let arguments = [&*record.encode(), &end(record), &decimal(now)];
-        let answer = self.call(&self.scripts.create, &keys, &arguments).await?;
-        match answer {
+        let command = |eval: Eval<'_>| {
+            let key = self.keys.session(id);
+            eval.with(&[&key], &[&record.encode(), &end(record), &decimal(now)])
+        };
+        match self.evaluate(&self.scripts.create, command).await? {
             1 => Ok(Create::Done),
             0 => Ok(Create::Taken),
             other => Err(unexpected(&Value::Int(other))),
@@ -557,10 +561,12 @@ impl SessionStore for RedisStore {
         {
             Box::pin(self.extend(owner, record.expires)).await?;
         }
-        let record = (record.encode(), end(record));
-        let expected = begins(&record.0, expected);
-        let arguments = [&*record.0, &record.1, &decimal(now), &expected];
-        match self.at(id, &self.scripts.update, &arguments).await? {
+        let command = |eval: Eval<'_>, key: &str| {
+            let bytes = record.encode();
+            let expected = begins(&bytes, expected);
+            eval.with(&[key], &[&bytes, &end(record), &decimal(now), &expected])
+        };
+        match self.at(id, &self.scripts.update, command).await? {
             Value::Int(1) => Ok(Update::Done),
             Value::Int(0) => Ok(Update::Gone),
             Value::BulkString(current) => Record::decode(&current).map(Update::Conflict),
@@ -599,7 +605,7 @@ impl SessionStore for RedisStore {
             &*bytes,
             &end(record),
             &decimal(now),
-            expected.as_deref().unwrap_or_default(),
+            expected.as_ref().map_or(&[][..], |begins| begins),
             id.as_bytes(),
             owner.as_bytes(),
             &record.authenticated.map_or(b"-1".to_vec(), decimal),
@@ -627,18 +633,21 @@ impl SessionStore for RedisStore {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let indexed = INDEXED.as_millis().to_string();
-        let mut arguments = [&*decimal(expires), &decimal(now), indexed.as_bytes()];
+        let mut indexed = INDEXED.as_millis().to_string();
         loop {
-            return match self.at(id, &self.scripts.touch, &arguments).await? {
+            let command = |eval: Eval<'_>, key: &str| {
+                let arguments = [&*decimal(expires), &decimal(now), indexed.as_bytes()];
+                eval.with(&[key], &arguments)
+            };
+            return match self.at(id, &self.scripts.touch, command).await? {
                 Value::Int(1) => Ok(true),
                 Value::Int(0) => Ok(false),
-                Value::Array(owner) if !arguments[2].is_empty() => {
+                Value::Array(owner) if !indexed.is_empty() => {
                     let owner = redis::from_redis_value::<Vec<String>>(Value::Array(owner));
                     for owner in owner.map_err(StoreError::corrupt)? {
                         Box::pin(self.extend(&owner, expires)).await?;
                     }
-                    arguments[2] = b"";
+                    indexed.clear();
                     continue;
                 }
                 Value::BulkString(damaged) => match Record::decode(&damaged) {
@@ -671,13 +680,13 @@ impl SessionStore for RedisStore {
             return self.list_on_cluster(owner, now).await;
         }
         let index = self.keys.index(owner);
-        let ids: Vec<String> = self.run(&index, &Cmd::zrange(&index, 0, -1)).await?;
+        let ids: Vec<String> = self.run(Cmd::zrange(&index, 0, -1)).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let records: Vec<Option<Vec<u8>>> = self.run(&index, &Cmd::mget(&keys)).await?;
+        let records: Vec<Option<Vec<u8>>> = self.run(Cmd::mget(&keys)).await?;
         let mut found = Vec::new();
         let mut is_clean = true;
         for (id, bytes) in ids.into_iter().zip(records) {
@@ -861,6 +870,23 @@ struct Script {
     hash: String,
 }
 
+/// How a script is run: the command for it, and its hash or its code.
+struct Eval<'a>(&'static str, &'a str);
+
+impl Eval<'_> {
+    fn with(self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        let Self(verb, script) = self;
+        // Besides these there is the number of keys.
+        let texts = [verb, script].into_iter().chain(keys.iter().copied());
+        let parts = texts.map(str::as_bytes).chain(arguments.iter().copied());
+        let (count, len) = parts.fold((1, 1), |(n, len), part| (n + 1, len + part.len()));
+        let mut command = Cmd::with_capacity(count, len);
+        command.arg(verb).arg(script);
+        command.arg(keys.len()).arg(keys).arg(arguments);
+        command
+    }
+}
+
 impl Script {
     fn new(code: &str) -> Self {
         Self::at_once("", code)
@@ -897,8 +923,11 @@ fn indexed_until(record: &Record) -> Timestamp {
 }
 
 /// What a record of the same format and of the expected version begins with.
-fn begins(record: &[u8], expected: Version) -> Vec<u8> {
-    [&record[..1], &expected.get().to_be_bytes()].concat()
+fn begins(record: &[u8], expected: Version) -> [u8; 9] {
+    let mut begins = [0; 9];
+    begins[0] = record[0];
+    begins[1..].copy_from_slice(&expected.get().to_be_bytes());
+    begins
 }
 
 fn failed(error: RedisError) -> StoreError {

@@ -17,6 +17,7 @@ mod redis_server;
 mod support;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod together;
 #[path = "../support/visitors.rs"]
 mod visitors;
 #[path = "../support/workflows.rs"]

@@ -237,7 +237,7 @@ impl RedisStore {
             &*value,
             &end(record),
             &decimal(*now),
-            expected.as_deref().unwrap_or_default(),
+            expected.as_ref().map_or(&[][..], |begins| begins),
             owner.as_bytes(),
             claim.as_bytes(),
         ];
@@ -455,7 +455,7 @@ impl RedisStore {
     pub(super) async fn unlink_on_cluster(&self, keys: &[String]) -> Result<usize, StoreError> {
         let mut unlinked = Vec::with_capacity(keys.len());
         for key in keys {
-            unlinked.push(async move { self.run::<usize>(key, &Cmd::unlink(key)).await });
+            unlinked.push(async move { self.run::<usize>(Cmd::unlink(key)).await });
         }
         Ok(together(unlinked).await?.into_iter().sum())
     }

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, ConnectionManager};
 use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
+    Arg, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 
+use super::connection::Connection;
 use super::patience;
 
 /// How often a command follows where nodes point to, or waits for a slot that is on its way.
@@ -49,7 +50,7 @@ struct Known {
     masters: std::collections::BTreeMap<u16, (u16, Address)>,
     /// All nodes, replicas too.
     nodes: Vec<Address>,
-    connections: HashMap<Address, ConnectionManager>,
+    connections: HashMap<Address, Connection>,
     /// How often somebody looked.
     looks: usize,
 }
@@ -76,12 +77,12 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Sends a command to the master that has a key.
-    pub(super) async fn query(self: &Arc<Self>, key: &str, command: &Cmd) -> RedisResult<Value> {
+    /// Sends a command to the master that has its first key.
+    pub(super) async fn query(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
         if self.is_suspect.swap(false, Ordering::Relaxed) {
             self.look_soon();
         }
-        let slot = slot(key.as_bytes());
+        let slot = slot(key(command));
         let mut to = self.master(slot);
         if to.is_none() {
             Box::pin(self.look()).await?;
@@ -122,7 +123,7 @@ impl Nodes {
     }
 
     /// A connection to each master.
-    pub(super) fn masters(&self) -> RedisResult<Vec<ConnectionManager>> {
+    pub(super) fn masters(&self) -> RedisResult<Vec<Connection>> {
         let mut masters: Vec<_> = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.masters.values().map(|(_, at)| at.clone()).collect()
@@ -133,17 +134,14 @@ impl Nodes {
     }
 
     async fn send(&self, to: &Address, command: &Cmd, asks: bool) -> RedisResult<Value> {
-        let mut connection = self.connection(to)?;
+        let connection = self.connection(to)?;
         if !asks {
-            return connection
-                .req_packed_command(command)
-                .await?
-                .extract_error();
+            return connection.ask(command.clone()).await;
         }
         // The two must come one right after the other.
         let mut both = redis::pipe();
         both.cmd("ASKING").add_command(command.clone());
-        let answers = connection.req_packed_commands(&both, 1, 1).await?;
+        let answers = connection.driver().req_packed_commands(&both, 1, 1).await?;
         answers
             .into_iter()
             .next()
@@ -157,7 +155,7 @@ impl Nodes {
         (*first <= slot).then(|| master.clone())
     }
 
-    fn connection(&self, to: &Address) -> RedisResult<ConnectionManager> {
+    fn connection(&self, to: &Address) -> RedisResult<Connection> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = known.connections.get(to) {
             return Ok(connection.clone());
@@ -169,7 +167,8 @@ impl Nodes {
             (*host, *port) = to.clone();
         }
         let client = Client::open(self.info.clone().set_addr(addr))?;
-        let connection = ConnectionManager::new_lazy_with_config(client, patience())?;
+        let driver = ConnectionManager::new_lazy_with_config(client, patience())?;
+        let connection = Connection::new(driver);
         known.connections.insert(to.clone(), connection.clone());
         Ok(connection)
     }
@@ -301,6 +300,19 @@ fn node_address(node: Value, from: &Address) -> Option<Address> {
         .filter(|host| !host.is_empty())
         .unwrap_or_else(|| from.0.clone());
     Some((host, redis::from_redis_value(parts.next()?).ok()?))
+}
+
+/// The first key of a command: a script's comes after its number of keys.
+fn key(command: &Cmd) -> &[u8] {
+    let mut parts = command.args_iter().map(|part| match part {
+        Arg::Simple(part) => part,
+        _ => b"",
+    });
+    let before = match parts.next() {
+        Some(b"EVAL" | b"EVALSHA") => 2,
+        _ => 0,
+    };
+    parts.nth(before).unwrap_or_default()
 }
 
 /// The slot of a key: CRC-16/XMODEM of what is in the first braces, or else of the whole key

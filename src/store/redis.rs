@@ -28,7 +28,8 @@ use crate::store::contract::{Admission, Create, SessionStore, SignIn, Update, Wh
 /// Keeps sessions on a Redis server or cluster, 6.2 or later, or one that speaks like it, such as Valkey.
 ///
 /// Sessions outlive the process, and any number of processes share them. Clones share one connection (to
-/// each node), over which all requests go at once; it is made anew by itself when it breaks.
+/// each node), over which all requests go at once, and under load together; it is made anew by itself when it
+/// breaks.
 ///
 /// ```no_run
 /// use cloakroom::{RedisStore, SessionLayer};
@@ -299,6 +300,16 @@ impl RedisStore {
         get
     }
 
+    /// Stores a record where there is none.
+    fn set_new(&self, id: SessionId, record: &Record) -> Cmd {
+        let key = self.keys.session(id);
+        let parts = [&*record.encode(), b"NX", b"PXAT", &end(record)];
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut set = Cmd::with_capacity(2 + parts.len(), "SET".len() + key.len() + len);
+        set.arg("SET").arg(key).arg(&parts);
+        set
+    }
+
     /// Runs a script on a session's key.
     async fn at(
         &self,
@@ -532,11 +543,13 @@ impl SessionStore for RedisStore {
         record: &Record,
         now: Timestamp,
     ) -> Result<Create, StoreError> {
-        let command = |eval: Eval<'_>| {
-            let key = self.keys.session(id);
-            eval.with(&[&key], &[&record.encode(), &end(record), &decimal(now)])
-        };
-        match self.evaluate(&self.scripts.create, command).await? {
+        if self.run(self.set_new(id, record)).await? {
+            return Ok(Create::Done);
+        }
+        // Something is there. What is over by `now` makes room.
+        let keys = [&*self.keys.session(id)];
+        let arguments = [&*record.encode(), &end(record), &decimal(now)];
+        match Box::pin(self.call(&self.scripts.create, &keys, &arguments)).await? {
             1 => Ok(Create::Done),
             0 => Ok(Create::Taken),
             other => Err(unexpected(&Value::Int(other))),
@@ -846,10 +859,7 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         Self {
-            create: Script::at_once(
-                include_str!("redis/create_at_once.lua"),
-                include_str!("redis/create.lua"),
-            ),
+            create: Script::new(include_str!("redis/create.lua")),
             update: Script::at_once(
                 include_str!("redis/update_at_once.lua"),
                 include_str!("redis/update.lua"),

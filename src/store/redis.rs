@@ -18,7 +18,7 @@ use redis::{
     RedisResult, ServerErrorKind, Value,
 };
 
-use self::connection::Connection;
+use self::connection::{Connection, Way};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
@@ -206,20 +206,21 @@ impl RedisStore {
     /// Whether the servers are such as the store can use.
     async fn check(&self) -> Result<(), StoreError> {
         for server in self.link.primaries()? {
-            let info: String = ask(&server, redis::cmd("INFO")).await.map_err(failed)?;
+            let info = ask(&server, Way::Alone, redis::cmd("INFO")).await;
+            let info: String = info.map_err(failed)?;
             self.link.fits(&info)?;
         }
         Ok(())
     }
 
-    async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, StoreError> {
-        self.query(command).await.map_err(failed)
+    async fn run<T: FromRedisValue>(&self, way: Way, command: Cmd) -> Result<T, StoreError> {
+        self.query(way, command).await.map_err(failed)
     }
 
-    async fn query<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<T> {
+    async fn query<T: FromRedisValue>(&self, way: Way, command: Cmd) -> RedisResult<T> {
         match &self.link {
             Link::Server(connection) => {
-                let answer = ask(connection, command).await;
+                let answer = ask(connection, way, command).await;
                 if let Err(error) = &answer
                     && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                 {
@@ -229,24 +230,25 @@ impl RedisStore {
                 answer
             }
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(&command).await?)?),
+            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(way, &command).await?)?),
         }
     }
 
     /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
     ///
-    /// What it is called with is made when it is needed, which is hardly ever twice, so that no copies of
-    /// it are kept while the server is waited for.
+    /// What it is called with is made again for that, which is hardly ever so, and not kept while the server is
+    /// waited for.
     async fn evaluate<T: FromRedisValue>(
         &self,
+        way: Way,
         script: &Script,
         command: impl Fn(Eval<'_>) -> Cmd,
     ) -> Result<T, StoreError> {
         let known = command(Eval("EVALSHA", &script.hash));
-        match self.query(known).await {
+        match self.query(way, known).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 let code = command(Eval("EVAL", &script.code));
-                Box::pin(self.run(code)).await
+                Box::pin(self.run(way, code)).await
             }
             answer => answer.map_err(failed),
         }
@@ -258,7 +260,7 @@ impl RedisStore {
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<T, StoreError> {
-        self.evaluate(script, |eval| eval.with(keys, arguments))
+        self.evaluate(Way::Alone, script, |eval| eval.with(keys, arguments))
             .await
     }
 
@@ -285,7 +287,7 @@ impl RedisStore {
     /// What is in a session's key.
     async fn value(&self, id: SessionId) -> Result<Option<Vec<u8>>, StoreError> {
         loop {
-            let value = self.run(self.get(id)).await?;
+            let value = self.run(Way::Together, self.get(id)).await?;
             if self.carries_out(id, &value).await? {
                 continue;
             }
@@ -319,7 +321,7 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         loop {
             let command = |eval: Eval<'_>| arguments(eval, &self.keys.session(id));
-            let answer = self.evaluate(script, command).await?;
+            let answer = self.evaluate(Way::Together, script, command).await?;
             if !self.carries_out(id, &answer).await? {
                 return Ok(answer);
             }
@@ -337,7 +339,7 @@ impl RedisStore {
             return Ok(0);
         }
         match &self.link {
-            Link::Server(_) => self.run(Cmd::unlink(keys)).await,
+            Link::Server(_) => self.run(Way::Alone, Cmd::unlink(keys)).await,
             #[cfg(feature = "redis-cluster")]
             Link::Cluster(_) => self.unlink_on_cluster(keys).await,
         }
@@ -364,7 +366,7 @@ impl RedisStore {
                     .arg("COUNT")
                     .arg(1_000);
                 let (next, keys): (_, Vec<Vec<u8>>) =
-                    ask(&server, command).await.map_err(failed)?;
+                    ask(&server, Way::Alone, command).await.map_err(failed)?;
                 let rest = |key: &Vec<u8>| {
                     let key = std::str::from_utf8(key).ok()?;
                     Some(key.strip_prefix(start)?.strip_suffix('}')?.to_owned())
@@ -383,11 +385,13 @@ impl RedisStore {
 /// Ends a connection. After a failover the address leads to another server, but the connection still to the
 /// one that was demoted; to end it is how to have it made anew.
 async fn quit(connection: &Connection) {
-    let _: RedisResult<()> = ask(connection, redis::cmd("QUIT")).await;
+    let _: RedisResult<()> = ask(connection, Way::Alone, redis::cmd("QUIT")).await;
 }
 
-async fn ask<T: FromRedisValue>(connection: &Connection, command: Cmd) -> RedisResult<T> {
-    Ok(redis::from_redis_value(connection.ask(command).await?)?)
+async fn ask<T: FromRedisValue>(connection: &Connection, way: Way, command: Cmd) -> RedisResult<T> {
+    Ok(redis::from_redis_value(
+        connection.ask(way, command).await?,
+    )?)
 }
 
 impl fmt::Debug for RedisStore {
@@ -543,7 +547,7 @@ impl SessionStore for RedisStore {
         record: &Record,
         now: Timestamp,
     ) -> Result<Create, StoreError> {
-        if self.run(self.set_new(id, record)).await? {
+        if self.run(Way::Together, self.set_new(id, record)).await? {
             return Ok(Create::Done);
         }
         // Something is there. What is over by `now` makes room.
@@ -673,9 +677,8 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.unlink(&[self.keys.session(id)])
-            .await
-            .map(|removed| removed > 0)
+        let unlink = Cmd::unlink(self.keys.session(id));
+        self.run(Way::Together, unlink).await
     }
 
     /// Answers 0: the server removes expired sessions by itself.
@@ -693,13 +696,13 @@ impl SessionStore for RedisStore {
             return self.list_on_cluster(owner, now).await;
         }
         let index = self.keys.index(owner);
-        let ids: Vec<String> = self.run(Cmd::zrange(&index, 0, -1)).await?;
+        let ids: Vec<String> = self.run(Way::Alone, Cmd::zrange(&index, 0, -1)).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let records: Vec<Option<Vec<u8>>> = self.run(Cmd::mget(&keys)).await?;
+        let records: Vec<Option<Vec<u8>>> = self.run(Way::Alone, Cmd::mget(&keys)).await?;
         let mut found = Vec::new();
         let mut is_clean = true;
         for (id, bytes) in ids.into_iter().zip(records) {

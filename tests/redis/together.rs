@@ -8,29 +8,57 @@ use std::time::{Duration, Instant};
 
 use cloakroom::store::{Create, Record, SessionStore as _, StoreError, Update, Version};
 use cloakroom::{RedisStore, SessionId};
-use futures_util::future::join_all;
+use futures_util::future::{MaybeDone, join_all, maybe_done};
 use redis::Commands as _;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{RedisServer, id, now, prefix, record, under};
 
 /// Enough that most of them do not go alone.
 const MANY: u8 = 64;
 
-type Asked<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
+type Asked<T> = MaybeDone<Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>>;
 
 fn loaded(store: &RedisStore, id: SessionId) -> Asked<Option<Record>> {
     let store = store.clone();
-    Box::pin(async move { store.load(id, now()).await })
+    maybe_done(Box::pin(async move { store.load(id, now()).await }))
 }
 
 /// Asks for all of them, and waits for none.
 fn ask<T>(asked: &mut [Asked<T>]) {
     for one in asked {
         let mut context = Context::from_waker(Waker::noop());
-        assert!(one.as_mut().poll(&mut context).is_pending());
+        let _ = Pin::new(one).poll(&mut context);
     }
+}
+
+async fn answers<T>(mut asked: Vec<Asked<T>>) -> Vec<Result<T, StoreError>> {
+    let all = async {
+        for one in &mut asked {
+            one.await;
+        }
+    };
+    let all = timeout(Duration::from_secs(10), all).await;
+    assert!(all.is_ok(), "nobody waits for ever");
+    let mut asked = asked.iter_mut().map(Pin::new);
+    asked
+        .by_ref()
+        .map(|one| one.take_output().unwrap())
+        .collect()
+}
+
+/// Loads a session many times at once.
+async fn load(store: &RedisStore, id: SessionId) -> Vec<Result<Option<Record>, StoreError>> {
+    let mut asked: Vec<_> = (0..MANY).map(|_| loaded(store, id)).collect();
+    ask(&mut asked);
+    answers(asked).await
+}
+
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
 async fn create(store: &RedisStore, ids: std::ops::Range<u8>) {
@@ -57,7 +85,8 @@ async fn commands_of_the_same_moment_reach_the_server_together() {
         for _ in 0..32 {
             let mut loads = JoinSet::new();
             for n in 0..MANY {
-                loads.spawn(loaded(&store, id(n)));
+                let store = store.clone();
+                loads.spawn(async move { store.load(id(n), now()).await });
             }
             for load in loads.join_all().await {
                 assert!(load.unwrap().is_none());
@@ -115,19 +144,19 @@ async fn each_gets_the_answer_to_its_own_command() {
 }
 
 #[tokio::test]
-async fn who_gives_up_before_a_command_is_sent_has_sent_nothing() {
+async fn who_gives_up_at_once_has_sent_nothing() {
     let store = under(RedisServer::shared(), &prefix()).await;
     create(&store, 0..MANY).await;
     let mut deletions: Vec<Asked<bool>> = (0..MANY)
         .map(|n| {
             let store = store.clone();
-            Box::pin(async move { store.delete(id(n)).await }) as Asked<bool>
+            maybe_done(Box::pin(async move { store.delete(id(n)).await }) as Pin<Box<_>>)
         })
         .collect();
     ask(&mut deletions);
     let given_up = deletions.split_off(usize::from(MANY / 2));
     drop(given_up);
-    for deleted in join_all(deletions).await {
+    for deleted in answers(deletions).await {
         assert!(deleted.unwrap());
     }
     for n in 0..MANY {
@@ -137,30 +166,58 @@ async fn who_gives_up_before_a_command_is_sent_has_sent_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_runtime_that_was_shut_down() {
+async fn a_runtime_that_rests_holds_nobody_up() {
     let store = under(RedisServer::shared(), &prefix()).await;
     create(&store, 0..1).await;
-    for _ in 0..3 {
+    let mut first: Vec<_> = (0..MANY).map(|_| loaded(&store, id(0))).collect();
+    let asked = thread::spawn(move || {
+        let runtime = runtime();
+        runtime.block_on(async { ask(&mut first) });
+        (runtime, first)
+    });
+    let (resting, first) = asked.join().unwrap();
+    for load in load(&store, id(0)).await {
+        assert!(load.unwrap().is_some());
+    }
+    for load in answers(first).await {
+        assert!(load.unwrap().is_some());
+    }
+    resting.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_ends_takes_nobody_along() {
+    let store = under(RedisServer::shared(), &prefix()).await;
+    create(&store, 0..1).await;
+    let mut first: Vec<_> = (0..MANY).map(|_| loaded(&store, id(0))).collect();
+    let asked = thread::spawn(move || {
+        runtime().block_on(async { ask(&mut first) });
+        first
+    });
+    for load in answers(asked.join().unwrap()).await {
+        assert!(load.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_of_the_connection_may_end() {
+    let (server, prefix) = (RedisServer::shared(), prefix());
+    create(&under(server, &prefix).await, 0..1).await;
+    let connected = thread::spawn(move || {
+        let runtime = runtime();
+        let store = runtime.block_on(under(server, &prefix));
         let mut loads: Vec<_> = (0..MANY).map(|_| loaded(&store, id(0))).collect();
-        let loads = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = { runtime }.build().unwrap();
-            let entered = runtime.enter();
-            ask(&mut loads);
-            drop(entered);
-            // With the task that was to send them.
-            drop(runtime);
-            loads
-        });
-        let loads = join_all(loads.join().unwrap());
-        let loads = tokio::time::timeout(Duration::from_secs(10), loads).await;
-        let (done, failed): (Vec<_>, Vec<_>) = loads.unwrap().into_iter().partition(Result::is_ok);
-        assert!(!done.is_empty(), "the first go alone, through the driver");
-        assert!(!failed.is_empty(), "the others were left to that runtime");
-        // And others are served as before.
-        for load in join_all((0..MANY).map(|_| loaded(&store, id(0)))).await {
-            assert!(load.unwrap().is_some());
-        }
+        runtime.block_on(async { ask(&mut loads) });
+        (store, loads)
+    });
+    let (store, loads) = connected.join().unwrap();
+    // They fail or are done by another connection.
+    answers(loads).await;
+    let mut tries = 0;
+    while load(&store, id(0)).await.iter().any(Result::is_err) {
+        tries += 1;
+        assert!(tries < 100, "there is a new connection");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -174,8 +231,9 @@ async fn a_server_that_does_not_answer_gathers_no_tasks() {
     for _ in 0..20 {
         let mut loads = JoinSet::new();
         for n in 0..MANY {
-            let load = loaded(&store, id(n));
-            loads.spawn(tokio::time::timeout(Duration::from_millis(20), load));
+            let store = store.clone();
+            let load = async move { store.load(id(n), now()).await };
+            loads.spawn(timeout(Duration::from_millis(20), load));
         }
         for load in loads.join_all().await {
             assert!(load.is_err(), "it is paused");
@@ -216,9 +274,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_runtime_each_goes_alone() {
+async fn no_runtime_is_needed_to_ask() {
     let store = under(RedisServer::shared(), &prefix()).await;
-    let loads = thread::spawn(move || block_on(join_all((0..MANY).map(|n| loaded(&store, id(n))))));
+    let loads = thread::spawn(move || {
+        let load = |n| {
+            let store = store.clone();
+            async move { store.load(id(n), now()).await }
+        };
+        block_on(join_all((0..MANY).map(load)))
+    });
     let loads = tokio::task::spawn_blocking(|| loads.join().unwrap());
     for load in loads.await.unwrap() {
         assert!(load.unwrap().is_none());

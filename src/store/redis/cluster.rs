@@ -24,6 +24,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
 
+use super::connection::Way;
 use super::{RedisStore, Script, begins, decimal, end, indexed_until, unexpected};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -455,7 +456,7 @@ impl RedisStore {
     pub(super) async fn unlink_on_cluster(&self, keys: &[String]) -> Result<usize, StoreError> {
         let mut unlinked = Vec::with_capacity(keys.len());
         for key in keys {
-            unlinked.push(async move { self.run::<usize>(Cmd::unlink(key)).await });
+            unlinked.push(async move { self.run::<usize>(Way::Alone, Cmd::unlink(key)).await });
         }
         Ok(together(unlinked).await?.into_iter().sum())
     }

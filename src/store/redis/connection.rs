@@ -1,8 +1,8 @@
-//! A connection to one server, on which commands that are given at the same time go together.
+//! A connection to one server, on which commands of the same moment go together.
 //!
 //! The driver writes each command as it gets it. Under load that is a system call for every few of them, here and at
-//! the server, and tasks that wake each other for each. So a command that is not alone waits until this process has
-//! nothing else to do, which is no time at all if it is idle, and goes as one pipeline with those that have come by then.
+//! the server, and tasks that wake each other for each. So what one session is asked for waits, if there are many, until
+//! the thread that it is on has nothing else to do, and goes as one pipeline with what has come by then.
 
 use std::future::poll_fn;
 use std::mem;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use redis::aio::ConnectionManager;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -20,10 +20,26 @@ use tokio::sync::oneshot;
 /// to hand a command to a task and its answer back takes longer than the system calls that it spares.
 const CROWD: usize = 8;
 
+/// How many commands go together at most, and how many bytes one of them may have. Those beyond that are left to the
+/// driver, which holds back what the server is too slow for.
+const TOGETHER: usize = 64;
+const SMALL: usize = 8 * 1024;
+
+/// How a command goes.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    /// At once.
+    Alone,
+    /// With others, for whose answers it then waits, too: what takes the server no time.
+    Together,
+}
+
 /// Clones share the connection, and what waits for it.
 #[derive(Clone)]
 pub(super) struct Connection {
     driver: ConnectionManager,
+    /// Where the driver runs. Not where those who ask do, who may be on several runtimes, of which each can end.
+    home: Option<Handle>,
     shared: Arc<Shared>,
 }
 
@@ -43,28 +59,36 @@ struct Line {
 
 struct Waiting {
     command: Cmd,
-    answer: oneshot::Sender<RedisResult<Value>>,
+    answer: oneshot::Sender<Answer>,
 }
+
+/// What the server said, or the command if it was not sent.
+type Answer = Result<RedisResult<Value>, Cmd>;
 
 impl Connection {
     pub(super) fn new(driver: ConnectionManager) -> Self {
         Self {
             driver,
+            home: Handle::try_current().ok(),
             shared: Arc::default(),
         }
     }
 
-    /// What commands are sent through that must go at once, or one right after the other.
+    /// What commands are sent through that must go one right after the other.
     pub(super) fn driver(&self) -> ConnectionManager {
         self.driver.clone()
     }
 
     /// What the server answers to a command. As with the driver, a command may have been carried out although its
     /// caller gave up or got an error.
-    pub(super) async fn ask(&self, command: Cmd) -> RedisResult<Value> {
+    pub(super) async fn ask(&self, way: Way, command: Cmd) -> RedisResult<Value> {
         let asking = Asking::begin(&self.shared);
-        let answer = match self.wait(&asking, command) {
-            Ok(answered) => answered.await.unwrap_or_else(|_| Err(abandoned())),
+        let answer = match self.wait(way, &asking, command) {
+            Ok(answered) => answered.await.unwrap_or_else(|_| Ok(Err(abandoned()))),
+            Err(command) => Err(command),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
             Err(command) => {
                 let mut driver = self.driver();
                 // In a box: its future is large, and when there is much to do most go the other way.
@@ -74,33 +98,29 @@ impl Connection {
         answer?.extract_error()
     }
 
-    /// Leaves a command to a task that sends all that have come by then. Gives it back if there are too few, or there is
-    /// no runtime to have a task in.
+    /// Leaves a command to a task that sends all that have come by then, or gives it back if it goes alone.
     fn wait(
         &self,
+        way: Way,
         asking: &Asking<'_>,
         command: Cmd,
-    ) -> Result<oneshot::Receiver<RedisResult<Value>>, Cmd> {
-        if !asking.is_in_a_crowd {
+    ) -> Result<oneshot::Receiver<Answer>, Cmd> {
+        let (Way::Together, true, Some(home)) = (way, asking.is_in_a_crowd, &self.home) else {
+            return Err(command);
+        };
+        let mut line = self.shared.line();
+        if line.waiting.len() >= TOGETHER || len(&command) > SMALL {
             return Err(command);
         }
-        let mut line = self.shared.line();
-        let runtime = match line.is_gathering {
-            true => None,
-            false => match Handle::try_current() {
-                Ok(runtime) => Some(runtime),
-                Err(_) => return Err(command),
-            },
-        };
         let (answer, answered) = oneshot::channel();
         line.waiting.push(Waiting { command, answer });
-        line.is_gathering = true;
+        let is_first = !mem::replace(&mut line.is_gathering, true);
         drop(line);
-        if let Some(runtime) = runtime {
+        if is_first {
             let driver = self.driver();
             let gathering = Gathering(Some(Arc::clone(&self.shared)));
-            // Not before the line is free again: if the runtime is being shut down, the task ends here.
-            runtime.spawn(async move {
+            // Not before the line is free again: if the runtime has ended, so does the task, here.
+            home.spawn(async move {
                 tokio::task::yield_now().await;
                 send(driver, gathering.end()).await;
             });
@@ -109,8 +129,15 @@ impl Connection {
     }
 }
 
-/// Sends commands as one, and hands out the answers. It ends, too, when nobody waits for one any more: a server
-/// that does not answer is not to be waited for by more and more tasks.
+fn len(command: &Cmd) -> usize {
+    let part = |part| match part {
+        Arg::Simple(part) => <[u8]>::len(part),
+        _ => 0,
+    };
+    command.args_iter().map(part).sum()
+}
+
+/// Sends commands as one, and hands out the answers. It ends, too, once all have given up.
 async fn send(mut driver: ConnectionManager, waiting: Vec<Waiting>) {
     let mut pipeline = Pipeline::with_capacity(waiting.len());
     let mut answers = Vec::with_capacity(waiting.len());
@@ -140,22 +167,23 @@ async fn send(mut driver: ConnectionManager, waiting: Vec<Waiting>) {
     match values {
         Some(Ok(values)) => {
             for (answer, value) in answers.into_iter().zip(values) {
-                let _ = answer.send(Ok(value));
+                let _ = answer.send(Ok(Ok(value)));
             }
         }
         Some(Err(error)) => {
             for answer in answers {
-                let _ = answer.send(Err(error.clone()));
+                let _ = answer.send(Ok(Err(error.clone())));
             }
         }
         None => {}
     }
 }
 
+/// The runtime of the connection ended before the answer came.
 fn abandoned() -> RedisError {
     RedisError::from((
         ErrorKind::Io,
-        "the runtime that was about to send the command has been shut down",
+        "the runtime that the connection was made on has been shut down",
     ))
 }
 
@@ -188,7 +216,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// That a task will send those who wait. If it ends before that, as with its runtime, they are told.
+/// That a task will send those who wait. If it ends before that, with its runtime, they get their commands back.
 struct Gathering(Option<Arc<Shared>>);
 
 impl Gathering {
@@ -210,6 +238,57 @@ impl Gathering {
 
 impl Drop for Gathering {
     fn drop(&mut self) {
-        self.take();
+        for Waiting { command, answer } in self.take() {
+            let _ = answer.send(Err(command));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use redis::aio::ConnectionManagerConfig;
+
+    use super::*;
+
+    /// Asks for all of them over a connection that is never made; says how many go together.
+    async fn go_together(commands: impl IntoIterator<Item = (Way, Cmd)>) -> usize {
+        let client = redis::Client::open("redis://127.0.0.1:9").unwrap();
+        let config = ConnectionManagerConfig::new();
+        let driver = ConnectionManager::new_lazy_with_config(client, config);
+        let connection = Connection::new(driver.unwrap());
+        let asked = commands.into_iter().map(|(way, command)| {
+            let mut asked = Box::pin(connection.ask(way, command));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(asked.as_mut().poll(&mut context).is_pending());
+            asked
+        });
+        let _asked: Vec<_> = asked.collect();
+        connection.shared.line().waiting.len()
+    }
+
+    fn get(count: usize) -> impl Iterator<Item = (Way, Cmd)> {
+        (0..count).map(|_| (Way::Together, Cmd::get("a")))
+    }
+
+    #[tokio::test]
+    async fn few_commands_go_alone() {
+        assert_eq!(go_together(get(CROWD)).await, 0);
+        assert_eq!(go_together(get(CROWD + 2)).await, 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_go_together_than_some() {
+        assert_eq!(go_together(get(2 * TOGETHER)).await, TOGETHER);
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_goes_alone() {
+        let set = |len: usize| (Way::Together, Cmd::set("a", vec![0; len]));
+        assert_eq!(go_together(get(CROWD).chain([set(SMALL / 2)])).await, 1);
+        assert_eq!(go_together(get(CROWD).chain([set(SMALL)])).await, 0);
+        let list = (Way::Alone, Cmd::zrange("a", 0, -1));
+        assert_eq!(go_together(get(CROWD).chain([list])).await, 0);
     }
 }

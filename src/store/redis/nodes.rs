@@ -17,7 +17,7 @@ use redis::{
     ServerErrorKind, Value,
 };
 
-use super::connection::Connection;
+use super::connection::{Connection, Way};
 use super::patience;
 
 /// How often a command follows where nodes point to, or waits for a slot that is on its way.
@@ -78,7 +78,7 @@ impl Nodes {
     }
 
     /// Sends a command to the master that has its first key.
-    pub(super) async fn query(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn query(self: &Arc<Self>, way: Way, command: &Cmd) -> RedisResult<Value> {
         if self.is_suspect.swap(false, Ordering::Relaxed) {
             self.look_soon();
         }
@@ -94,7 +94,7 @@ impl Nodes {
         let mut tries = 0;
         loop {
             let waiting = Waiting(self);
-            let answer = self.send(&to, command, asks).await;
+            let answer = self.send(&to, way, command, asks).await;
             std::mem::forget(waiting);
             let Err(error) = answer else {
                 return answer;
@@ -133,10 +133,10 @@ impl Nodes {
         masters.iter().map(|at| self.connection(at)).collect()
     }
 
-    async fn send(&self, to: &Address, command: &Cmd, asks: bool) -> RedisResult<Value> {
+    async fn send(&self, to: &Address, way: Way, command: &Cmd, asks: bool) -> RedisResult<Value> {
         let connection = self.connection(to)?;
         if !asks {
-            return connection.ask(command.clone()).await;
+            return connection.ask(way, command.clone()).await;
         }
         // The two must come one right after the other.
         let mut both = redis::pipe();
@@ -213,7 +213,7 @@ impl Nodes {
         let mut why =
             RedisError::from((ErrorKind::Client, "no node of the cluster answers in time"));
         for node in candidates {
-            match tokio::time::timeout(SAY, self.send(&node, &slots, false)).await {
+            match tokio::time::timeout(SAY, self.send(&node, Way::Alone, &slots, false)).await {
                 Err(_) => {}
                 Ok(Err(error)) => why = error,
                 Ok(Ok(answer)) => {

@@ -170,7 +170,8 @@ impl RedisStore {
 
     /// A store over a connection that was made and set up elsewhere.
     ///
-    /// Nothing is asked of the server; one that does not fit shows when the store is used.
+    /// Nothing is asked of the server; one that does not fit shows when the store is used. To be called on the
+    /// runtime that the connection was made on: outside of one commands go one by one, however many there are.
     #[must_use]
     pub fn new(connection: ConnectionManager) -> Self {
         Self::over(Link::Server(Connection::new(connection)))

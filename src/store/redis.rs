@@ -237,8 +237,7 @@ impl RedisStore {
 
     /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
     ///
-    /// What it is called with is made again for that, which is hardly ever so, and not kept while the server is
-    /// waited for.
+    /// What it is called with is made anew for that, rather than kept by every call while the server is waited for.
     async fn evaluate<T: FromRedisValue>(
         &self,
         way: Way,
@@ -297,20 +296,13 @@ impl RedisStore {
     }
 
     fn get(&self, id: SessionId) -> Cmd {
-        let key = self.keys.session(id);
-        let mut get = Cmd::with_capacity(2, "GET".len() + key.len());
-        get.arg("GET").arg(key);
-        get
+        command(&[b"GET", self.keys.session(id).as_bytes()])
     }
 
     /// Stores a record where there is none.
     fn set_new(&self, id: SessionId, record: &Record) -> Cmd {
-        let key = self.keys.session(id);
-        let parts = [&*record.encode(), b"NX", b"PXAT", &end(record)];
-        let len = parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut set = Cmd::with_capacity(2 + parts.len(), "SET".len() + key.len() + len);
-        set.arg("SET").arg(key).arg(&parts);
-        set
+        let (key, record, end) = (self.keys.session(id), record.encode(), end(record));
+        command(&[b"SET", key.as_bytes(), &record, b"NX", b"PXAT", &end])
     }
 
     /// Runs a script on a session's key.
@@ -913,6 +905,14 @@ impl Script {
         let hash = redis::Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
+}
+
+/// A command in as much room as it takes.
+fn command(parts: &[&[u8]]) -> Cmd {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut command = Cmd::with_capacity(parts.len(), len);
+    command.arg(parts);
+    command
 }
 
 fn decimal(time: Timestamp) -> Vec<u8> {

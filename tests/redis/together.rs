@@ -42,11 +42,8 @@ async fn answers<T>(mut asked: Vec<Asked<T>>) -> Vec<Result<T, StoreError>> {
     };
     let all = timeout(Duration::from_secs(10), all).await;
     assert!(all.is_ok(), "nobody waits for ever");
-    let mut asked = asked.iter_mut().map(Pin::new);
-    asked
-        .by_ref()
-        .map(|one| one.take_output().unwrap())
-        .collect()
+    let asked = asked.iter_mut().map(Pin::new);
+    asked.map(|one| one.take_output().unwrap()).collect()
 }
 
 /// Loads a session many times at once.

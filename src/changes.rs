@@ -66,11 +66,19 @@ impl<T> ByKey<T> {
         self.position(key).is_ok()
     }
 
+    /// Room for one at first, since most handlers change one key: a `Vec` would begin with four.
+    fn make_room(&mut self) {
+        if self.0.capacity() == 0 {
+            self.0.reserve_exact(1);
+        }
+    }
+
     /// Returns what was there.
     fn insert(&mut self, key: Key, value: T) -> Option<T> {
         match self.position(&key) {
             Ok(at) => Some(mem::replace(&mut self.0[at].1, value)),
             Err(at) => {
+                self.make_room();
                 self.0.insert(at, (key, value));
                 None
             }
@@ -89,6 +97,7 @@ impl<T> ByKey<T> {
         T: Default,
     {
         let at = self.position(&key).unwrap_or_else(|at| {
+            self.make_room();
             self.0.insert(at, (key, T::default()));
             at
         });

@@ -174,8 +174,26 @@ impl Record {
     /// | rest | data |
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let owner = self.owner.as_deref().unwrap_or_default();
-        let mut out = Vec::with_capacity(HEAD_LEN + owner.len() + self.data.len());
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_to(|part| out.extend_from_slice(part));
+        out
+    }
+
+    /// How long the bytes get at most.
+    pub(crate) fn encoded_len(&self) -> usize {
+        HEAD_LEN + self.owner.as_deref().map_or(0, str::len) + self.data.len()
+    }
+
+    /// What all records of a version begin with.
+    #[cfg(feature = "redis")]
+    pub(crate) fn begin(version: Version) -> [u8; 9] {
+        let mut begin = [FORMAT; 9];
+        begin[1..].copy_from_slice(&version.get().to_be_bytes());
+        begin
+    }
+
+    /// Hands out the bytes in parts, for who has a place for them.
+    pub(crate) fn encode_to(&self, mut put: impl FnMut(&[u8])) {
         let mut flags = 0;
         for (present, flag) in [
             (self.previous.is_some(), HAS_PREVIOUS),
@@ -185,36 +203,33 @@ impl Record {
         ] {
             flags |= if present { flag } else { 0 };
         }
-        let put_time = |out: &mut Vec<u8>, time: Timestamp| {
-            out.extend_from_slice(&time.as_millis().to_be_bytes());
-        };
-        out.push(FORMAT);
-        out.extend_from_slice(&self.version.get().to_be_bytes());
-        put_time(&mut out, self.expires);
-        put_time(&mut out, self.seen);
-        out.push(flags);
-        out.extend_from_slice(self.digest.as_bytes());
-        put_time(&mut out, self.created);
-        put_time(&mut out, self.renewed);
+        let bytes = |time: Timestamp| time.as_millis().to_be_bytes();
+        put(&[FORMAT]);
+        put(&self.version.get().to_be_bytes());
+        put(&bytes(self.expires));
+        put(&bytes(self.seen));
+        put(&[flags]);
+        put(self.digest.as_bytes());
+        put(&bytes(self.created));
+        put(&bytes(self.renewed));
         if let Some(previous) = &self.previous {
-            out.extend_from_slice(previous.digest.as_bytes());
-            put_time(&mut out, previous.until);
+            put(previous.digest.as_bytes());
+            put(&bytes(previous.until));
         }
-        if self.owner.is_some() {
+        if let Some(owner) = &self.owner {
             // `sign_in` refuses longer ones.
             let len = u8::try_from(owner.len()).unwrap_or(u8::MAX);
-            out.push(len);
-            out.extend_from_slice(&owner.as_bytes()[..usize::from(len)]);
+            put(&[len]);
+            put(&owner.as_bytes()[..usize::from(len)]);
         }
         if let Some(authenticated) = self.authenticated {
-            put_time(&mut out, authenticated);
+            put(&bytes(authenticated));
         }
         if let Some(policy) = self.policy {
-            out.extend_from_slice(&whole_millis(policy.idle).to_be_bytes());
-            out.extend_from_slice(&whole_millis(policy.absolute).to_be_bytes());
+            put(&whole_millis(policy.idle).to_be_bytes());
+            put(&whole_millis(policy.absolute).to_be_bytes());
         }
-        out.extend_from_slice(&self.data);
-        out
+        put(&self.data);
     }
 
     /// Reads what [`encode`](Self::encode) wrote, now or in an earlier release.

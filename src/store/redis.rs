@@ -2,14 +2,17 @@
 
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod command;
 mod connection;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 
 use std::error::Error as StdError;
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -18,8 +21,9 @@ use redis::{
     RedisResult, ServerErrorKind, Value,
 };
 
-use self::connection::{Connection, Way};
-use crate::clock::Timestamp;
+use self::command::{Eval, Part, Script, command, unhex};
+use self::connection::{Asked, Connection, Way};
+use crate::clock::{Timestamp, whole_millis};
 use crate::error::StoreError;
 use crate::id::SessionId;
 use crate::record::{Record, Version};
@@ -215,53 +219,47 @@ impl RedisStore {
     }
 
     async fn run<T: FromRedisValue>(&self, way: Way, command: Cmd) -> Result<T, StoreError> {
-        self.query(way, command).await.map_err(failed)
+        let answer = self.query(way, command).await.map_err(failed)?;
+        redis::from_redis_value(answer).map_err(StoreError::new)
     }
 
-    async fn query<T: FromRedisValue>(&self, way: Way, command: Cmd) -> RedisResult<T> {
+    /// Not an `async fn`: one keeps the command, and the answer of each step, besides what it makes of them.
+    fn query(&self, way: Way, command: Cmd) -> Query<'_> {
         match &self.link {
-            Link::Server(connection) => {
-                let answer = ask(connection, way, command).await;
-                if let Err(error) = &answer
-                    && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-                {
-                    // In a box, as all that is rare: what is not is part of every call's future.
-                    Box::pin(quit(connection)).await;
-                }
-                answer
-            }
+            Link::Server(connection) => Query::Server(connection.ask(way, command)),
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster(nodes) => Ok(redis::from_redis_value(nodes.query(way, &command).await?)?),
+            Link::Cluster(nodes) => Query::Cluster(nodes.query(way, command)),
         }
     }
 
     /// Runs a script by its hash. A server that does not know it yet has done nothing, and is sent it.
     ///
     /// What it is called with is made anew for that, rather than kept by every call while the server is waited for.
-    async fn evaluate<T: FromRedisValue>(
+    async fn evaluate(
         &self,
         way: Way,
         script: &Script,
         command: impl Fn(Eval<'_>) -> Cmd,
-    ) -> Result<T, StoreError> {
-        let known = command(Eval("EVALSHA", &script.hash));
-        match self.query(way, known).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let code = command(Eval("EVAL", &script.code));
-                Box::pin(self.run(way, code)).await
-            }
-            answer => answer.map_err(failed),
+    ) -> RedisResult<Value> {
+        let answer = self.query(way, command(Eval::known(script))).await;
+        let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
+        if answer.as_ref().is_err_and(|error| error.kind() == unknown) {
+            // For it would be kept.
+            drop(answer);
+            return self.query(way, command(Eval::unknown(script))).await;
         }
+        answer
     }
 
     async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
-        keys: &[&str],
-        arguments: &[&[u8]],
+        keys: &[Part<'_>],
+        arguments: &[Part<'_>],
     ) -> Result<T, StoreError> {
-        self.evaluate(Way::Alone, script, |eval| eval.with(keys, arguments))
-            .await
+        let command = |eval: Eval<'_>| eval.with(keys, arguments);
+        let answer = self.evaluate(Way::Alone, script, command).await;
+        redis::from_redis_value(answer.map_err(failed)?).map_err(StoreError::new)
     }
 
     /// Drops from an owner's index what is not this owner's session.
@@ -272,15 +270,15 @@ impl RedisStore {
                 .prune_on_cluster(owner, Timestamp::from_millis(0))
                 .await;
         }
-        let keys = [&*self.keys.index(owner)];
-        let arguments = [owner.as_bytes(), self.keys.sessions.as_bytes()];
+        let keys = [self.keys.index(owner)];
+        let arguments = [Part::text(owner), Part::text(&self.keys.sessions)];
         self.call(&self.scripts.prune, &keys, &arguments).await
     }
 
     /// Keeps an owner's index at least as long as a session that ends then.
     async fn extend(&self, owner: &str, ends: Timestamp) -> Result<(), StoreError> {
-        let keys = [&*self.keys.index(owner)];
-        self.call(&self.scripts.extend, &keys, &[&decimal(ends)])
+        let keys = [self.keys.index(owner)];
+        self.call(&self.scripts.extend, &keys, &[Part::time(ends)])
             .await
     }
 
@@ -296,13 +294,19 @@ impl RedisStore {
     }
 
     fn get(&self, id: SessionId) -> Cmd {
-        command(&[b"GET", self.keys.session(id).as_bytes()])
+        command(&[&[Part::text("GET"), self.keys.session(id)]])
     }
 
     /// Stores a record where there is none.
     fn set_new(&self, id: SessionId, record: &Record) -> Cmd {
-        let (key, record, end) = (self.keys.session(id), record.encode(), end(record));
-        command(&[b"SET", key.as_bytes(), &record, b"NX", b"PXAT", &end])
+        command(&[&[
+            Part::text("SET"),
+            self.keys.session(id),
+            Part::Record(record),
+            Part::text("NX"),
+            Part::text("PXAT"),
+            Part::time(end(record)),
+        ]])
     }
 
     /// Runs a script on a session's key.
@@ -310,11 +314,12 @@ impl RedisStore {
         &self,
         id: SessionId,
         script: &Script,
-        arguments: impl Fn(Eval<'_>, &str) -> Cmd,
+        arguments: &[Part<'_>],
     ) -> Result<Value, StoreError> {
         loop {
-            let command = |eval: Eval<'_>| arguments(eval, &self.keys.session(id));
-            let answer = self.evaluate(Way::Together, script, command).await?;
+            let command = |eval: Eval<'_>| eval.with(&[self.keys.session(id)], arguments);
+            let answer = self.evaluate(Way::Together, script, command).await;
+            let answer = answer.map_err(failed)?;
             if !self.carries_out(id, &answer).await? {
                 return Ok(answer);
             }
@@ -327,12 +332,15 @@ impl RedisStore {
         Ok(false)
     }
 
-    async fn unlink(&self, keys: &[String]) -> Result<usize, StoreError> {
+    async fn unlink(&self, keys: &[Part<'_>]) -> Result<usize, StoreError> {
         if keys.is_empty() {
             return Ok(0);
         }
         match &self.link {
-            Link::Server(_) => self.run(Way::Alone, Cmd::unlink(keys)).await,
+            Link::Server(_) => {
+                let all = command(&[&[Part::text("UNLINK")], keys]);
+                self.run(Way::Alone, all).await
+            }
             #[cfg(feature = "redis-cluster")]
             Link::Cluster(_) => self.unlink_on_cluster(keys).await,
         }
@@ -375,12 +383,6 @@ impl RedisStore {
     }
 }
 
-/// Ends a connection. After a failover the address leads to another server, but the connection still to the
-/// one that was demoted; to end it is how to have it made anew.
-async fn quit(connection: &Connection) {
-    let _: RedisResult<()> = ask(connection, Way::Alone, redis::cmd("QUIT")).await;
-}
-
 async fn ask<T: FromRedisValue>(connection: &Connection, way: Way, command: Cmd) -> RedisResult<T> {
     Ok(redis::from_redis_value(
         connection.ask(way, command).await?,
@@ -412,6 +414,25 @@ const NOT_A_CLUSTER: &str = "the server is part of a cluster; with the feature `
 #[cfg(feature = "redis-cluster")]
 const NO_CLUSTER: &str = "the server does not answer as part of a cluster; if it is none, its URL is \
                           `redis://` and so on";
+
+/// What the server says to a command, or the cluster.
+enum Query<'a> {
+    Server(Asked<'a>),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(nodes::Query<'a>),
+}
+
+impl Future for Query<'_> {
+    type Output = RedisResult<Value>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Server(asked) => Pin::new(asked).poll(context),
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(query) => query.as_mut().poll(context),
+        }
+    }
+}
 
 #[derive(Clone)]
 enum Link {
@@ -544,8 +565,12 @@ impl SessionStore for RedisStore {
             return Ok(Create::Done);
         }
         // Something is there. What is over by `now` makes room.
-        let keys = [&*self.keys.session(id)];
-        let arguments = [&*record.encode(), &end(record), &decimal(now)];
+        let keys = [self.keys.session(id)];
+        let arguments = [
+            Part::Record(record),
+            Part::time(end(record)),
+            Part::time(now),
+        ];
         match Box::pin(self.call(&self.scripts.create, &keys, &arguments)).await? {
             1 => Ok(Create::Done),
             0 => Ok(Create::Taken),
@@ -571,12 +596,13 @@ impl SessionStore for RedisStore {
         {
             Box::pin(self.extend(owner, record.expires)).await?;
         }
-        let command = |eval: Eval<'_>, key: &str| {
-            let bytes = record.encode();
-            let expected = begins(&bytes, expected);
-            eval.with(&[key], &[&bytes, &end(record), &decimal(now), &expected])
-        };
-        match self.at(id, &self.scripts.update, command).await? {
+        let arguments = [
+            Part::Record(record),
+            Part::time(end(record)),
+            Part::time(now),
+            Part::Begin(expected),
+        ];
+        match self.at(id, &self.scripts.update, &arguments).await? {
             Value::Int(1) => Ok(Update::Done),
             Value::Int(0) => Ok(Update::Gone),
             Value::BulkString(current) => Record::decode(&current).map(Update::Conflict),
@@ -599,31 +625,26 @@ impl SessionStore for RedisStore {
         }
         let owner = record.owner.as_deref().unwrap_or_default();
         let keys = [
-            &*self.keys.session(id),
-            &self.keys.index(owner),
-            &self.keys.revoked(owner),
+            self.keys.session(id),
+            self.keys.index(owner),
+            self.keys.revoked(owner),
         ];
-        let bytes = record.encode();
-        let id = id.to_string();
-        let expected = expected.map(|expected| begins(&bytes, expected));
-        let max = admission.limit.map_or(0, |limit| limit.max.get());
-        let max = max.to_string();
         let refuse = admission
             .limit
             .is_some_and(|limit| limit.when_full == WhenFull::Refuse);
         let arguments = [
-            &*bytes,
-            &end(record),
-            &decimal(now),
-            expected.as_ref().map_or(&[][..], |begins| begins),
-            id.as_bytes(),
-            owner.as_bytes(),
-            &record.authenticated.map_or(b"-1".to_vec(), decimal),
-            &decimal(admission.began),
-            max.as_bytes(),
-            if refuse { b"1" } else { b"0" },
-            self.keys.sessions.as_bytes(),
-            &decimal(indexed_until(record)),
+            Part::Record(record),
+            Part::time(end(record)),
+            Part::time(now),
+            expected.map_or(Part::EMPTY, Part::Begin),
+            Part::Id(id),
+            Part::text(owner),
+            record.authenticated.map_or(Part::text("-1"), Part::time),
+            Part::time(admission.began),
+            max(admission),
+            Part::Number(refuse.into()),
+            Part::text(&self.keys.sessions),
+            Part::time(indexed_until(record)),
         ];
         let answer = self.call(&self.scripts.sign_in, &keys, &arguments).await?;
         match answer {
@@ -643,21 +664,18 @@ impl SessionStore for RedisStore {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut indexed = INDEXED.as_millis().to_string();
+        let mut indexed = Part::Number(whole_millis(INDEXED));
         loop {
-            let command = |eval: Eval<'_>, key: &str| {
-                let arguments = [&*decimal(expires), &decimal(now), indexed.as_bytes()];
-                eval.with(&[key], &arguments)
-            };
-            return match self.at(id, &self.scripts.touch, command).await? {
+            let arguments = [Part::time(expires), Part::time(now), indexed];
+            return match self.at(id, &self.scripts.touch, &arguments).await? {
                 Value::Int(1) => Ok(true),
                 Value::Int(0) => Ok(false),
-                Value::Array(owner) if !indexed.is_empty() => {
+                Value::Array(owner) if matches!(indexed, Part::Number(_)) => {
                     let owner = redis::from_redis_value::<Vec<String>>(Value::Array(owner));
                     for owner in owner.map_err(StoreError::corrupt)? {
                         Box::pin(self.extend(&owner, expires)).await?;
                     }
-                    indexed.clear();
+                    indexed = Part::EMPTY;
                     continue;
                 }
                 Value::BulkString(damaged) => match Record::decode(&damaged) {
@@ -670,7 +688,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        let unlink = Cmd::unlink(self.keys.session(id));
+        let unlink = command(&[&[Part::text("UNLINK"), self.keys.session(id)]]);
         self.run(Way::Together, unlink).await
     }
 
@@ -688,14 +706,16 @@ impl SessionStore for RedisStore {
         if let Link::Cluster(_) = &self.link {
             return self.list_on_cluster(owner, now).await;
         }
-        let index = self.keys.index(owner);
-        let ids: Vec<String> = self.run(Way::Alone, Cmd::zrange(&index, 0, -1)).await?;
+        let (first, last) = (Part::Number(0), Part::text("-1"));
+        let index = [Part::text("ZRANGE"), self.keys.index(owner), first, last];
+        let ids: Vec<String> = self.run(Way::Alone, command(&[&index])).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let records: Vec<Option<Vec<u8>>> = self.run(Way::Alone, Cmd::mget(&keys)).await?;
+        let all = command(&[&[Part::text("MGET")], &keys]);
+        let records: Vec<Option<Vec<u8>>> = self.run(Way::Alone, all).await?;
         let mut found = Vec::new();
         let mut is_clean = true;
         for (id, bytes) in ids.into_iter().zip(records) {
@@ -722,13 +742,12 @@ impl SessionStore for RedisStore {
         if let Link::Cluster(_) = &self.link {
             return self.delete_by_owner_on_cluster(owner, keep, now).await;
         }
-        let keys = [&*self.keys.index(owner), &self.keys.revoked(owner)];
-        let keep = keep.map_or(String::new(), |keep| keep.to_string());
+        let keys = [self.keys.index(owner), self.keys.revoked(owner)];
         let arguments = [
-            owner.as_bytes(),
-            keep.as_bytes(),
-            &decimal(now),
-            self.keys.sessions.as_bytes(),
+            Part::text(owner),
+            keep.map_or(Part::EMPTY, Part::Id),
+            Part::time(now),
+            Part::text(&self.keys.sessions),
         ];
         let script = &self.scripts.delete_by_owner;
         self.call(script, &keys, &arguments).await
@@ -786,46 +805,22 @@ impl Keys {
         }
     }
 
-    fn session(&self, id: SessionId) -> String {
-        const ID_LEN: usize = "018f5c1e-7a2b-7c3d-8e4f-0123456789ab".len();
-        // As long as it gets: `format!` would begin with less.
-        let mut key = String::with_capacity(self.sessions.len() + ID_LEN + 1);
-        key.push_str(&self.sessions);
-        // Writing to a `String` does not fail.
-        let _ = write!(key, "{id}}}");
-        key
+    fn session(&self, id: SessionId) -> Part<'_> {
+        Part::OfSession(&self.sessions, id)
     }
 
     #[cfg(feature = "redis-cluster")]
-    fn fence(&self, id: SessionId) -> String {
-        format!("{}{id}}}", self.fences)
+    fn fence(&self, id: SessionId) -> Part<'_> {
+        Part::OfSession(&self.fences, id)
     }
 
-    fn index(&self, owner: &str) -> String {
-        format!("{}{}}}", self.owners, hex(owner))
+    fn index<'a>(&'a self, owner: &'a str) -> Part<'a> {
+        Part::OfOwner(&self.owners, owner)
     }
 
-    fn revoked(&self, owner: &str) -> String {
-        format!("{}{}}}", self.revoked, hex(owner))
+    fn revoked<'a>(&'a self, owner: &'a str) -> Part<'a> {
+        Part::OfOwner(&self.revoked, owner)
     }
-}
-
-/// An owner is any text; hex keeps spaces, braces and line breaks out of keys.
-fn hex(owner: &str) -> String {
-    owner.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(hex: &str) -> Option<String> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|n| u8::try_from(n).ok())
-    };
-    let bytes = hex
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?));
-    String::from_utf8(bytes.collect::<Option<_>>()?).ok()
 }
 
 /// The pattern of all keys that begin with `start`.
@@ -871,57 +866,15 @@ impl Scripts {
     }
 }
 
-struct Script {
-    code: String,
-    hash: String,
-}
-
-/// How a script is run: the command for it, and its hash or its code.
-struct Eval<'a>(&'static str, &'a str);
-
-impl Eval<'_> {
-    fn with(self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        let Self(verb, script) = self;
-        // Besides these there is the number of keys.
-        let texts = [verb, script].into_iter().chain(keys.iter().copied());
-        let parts = texts.map(str::as_bytes).chain(arguments.iter().copied());
-        let (count, len) = parts.fold((1, 1), |(n, len), part| (n + 1, len + part.len()));
-        let mut command = Cmd::with_capacity(count, len);
-        command.arg(verb).arg(script);
-        command.arg(keys.len()).arg(keys).arg(arguments);
-        command
-    }
-}
-
-impl Script {
-    fn new(code: &str) -> Self {
-        Self::at_once("", code)
-    }
-
-    /// One whose usual case comes before all that the others need.
-    fn at_once(usual: &str, code: &str) -> Self {
-        let common = include_str!("redis/common.lua");
-        let code = format!("{usual}{common}\nreturn run(function()\n{code}\nend)");
-        let hash = redis::Script::new(&code).get_hash().to_owned();
-        Self { code, hash }
-    }
-}
-
-/// A command in as much room as it takes.
-fn command(parts: &[&[u8]]) -> Cmd {
-    let len = parts.iter().map(|part| part.len()).sum();
-    let mut command = Cmd::with_capacity(parts.len(), len);
-    command.arg(parts);
-    command
-}
-
-fn decimal(time: Timestamp) -> Vec<u8> {
-    time.as_millis().to_string().into_bytes()
-}
-
 /// When the server drops a record. It does not take 0 for a time.
-fn end(record: &Record) -> Vec<u8> {
-    decimal(record.expires.max(Timestamp::from_millis(1)))
+fn end(record: &Record) -> Timestamp {
+    record.expires.max(Timestamp::from_millis(1))
+}
+
+/// How many sessions the owner may have; 0 for any number.
+fn max(admission: Admission) -> Part<'static> {
+    let max = admission.limit.map_or(0, |limit| limit.max.get());
+    Part::Number(max as u64)
 }
 
 /// When the owner of a record signed in.
@@ -934,14 +887,6 @@ fn indexed_until(record: &Record) -> Timestamp {
     signed_in(record)
         .saturating_add(INDEXED)
         .max(record.expires)
-}
-
-/// What a record of the same format and of the expected version begins with.
-fn begins(record: &[u8], expected: Version) -> [u8; 9] {
-    let mut begins = [0; 9];
-    begins[0] = record[0];
-    begins[1..].copy_from_slice(&expected.get().to_be_bytes());
-    begins
 }
 
 fn failed(error: RedisError) -> StoreError {
@@ -998,16 +943,6 @@ impl StdError for Explained {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_owner_comes_back_from_its_key() {
-        for owner in ["a", "Ada Lovelace", "\u{1f9e5}{x}\n*"] {
-            assert_eq!(unhex(&hex(owner)).as_deref(), Some(owner));
-        }
-        for no_owner in ["6", "6x", "ff", "session:61"] {
-            assert_eq!(unhex(no_owner), None);
-        }
-    }
 
     #[test]
     fn a_pattern_means_its_characters() {

@@ -22,10 +22,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Cmd, Value};
+use redis::Value;
 
+use super::command::{Part, Script, command};
 use super::connection::Way;
-use super::{RedisStore, Script, begins, decimal, end, indexed_until, unexpected};
+use super::{RedisStore, end, indexed_until, max, unexpected};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
@@ -183,17 +184,16 @@ impl RedisStore {
             admission,
             ..
         } = attempt;
-        let keys = [&*self.keys.index(owner), &self.keys.revoked(owner)];
-        let max = admission.limit.map_or(0, |limit| limit.max.get());
+        let keys = [self.keys.index(owner), self.keys.revoked(owner)];
         let mut arguments = vec![
-            id.to_string().into_bytes(),
-            decimal(admission.began),
-            max.to_string().into_bytes(),
-            decimal(indexed_until(record)),
+            Part::Id(*id),
+            Part::time(admission.began),
+            max(*admission),
+            Part::time(indexed_until(record)),
         ];
         arguments.extend(pairs(not.evicted.iter().chain(&not.over)));
         let answer = self
-            .call(&self.scripts.cluster.claim, &keys, &slices(&arguments))
+            .call(&self.scripts.cluster.claim, &keys, &arguments)
             .await?;
         let parts = match answer {
             Value::Int(3) => return Ok(Claim::Revoked),
@@ -226,23 +226,21 @@ impl RedisStore {
             now,
             ..
         } = attempt;
-        let bytes = record.encode();
-        let expected = expected.map(|expected| begins(&bytes, expected));
         let evicting = Evicting::new(evicted);
         let value = [
             evicting.as_ref().map_or(&[][..], |evicting| &evicting.head),
-            &bytes,
+            &record.encode(),
         ]
         .concat();
         let arguments = [
-            &*value,
-            &end(record),
-            &decimal(*now),
-            expected.as_ref().map_or(&[][..], |begins| begins),
-            owner.as_bytes(),
-            claim.as_bytes(),
+            Part::Bytes(&value),
+            Part::time(end(record)),
+            Part::time(*now),
+            expected.map_or(Part::EMPTY, Part::Begin),
+            Part::text(owner),
+            Part::text(claim),
         ];
-        let keys = [&*self.keys.session(*id), &self.keys.fence(*id)];
+        let keys = [self.keys.session(*id), self.keys.fence(*id)];
         let refused = loop {
             match self
                 .call(&self.scripts.cluster.write, &keys, &arguments)
@@ -346,10 +344,10 @@ impl RedisStore {
         now: Timestamp,
         under_way: Duration,
     ) -> Result<Found, StoreError> {
-        let keys = [&*self.keys.session(entry.id), &self.keys.fence(entry.id)];
+        let keys = [self.keys.session(entry.id), self.keys.fence(entry.id)];
         let is_old = entry.age >= under_way;
         let void = if is_old { &*entry.claim } else { "" };
-        let arguments = [owner.as_bytes(), &decimal(now), void.as_bytes()];
+        let arguments = [Part::text(owner), Part::time(now), Part::text(void)];
         loop {
             return match self
                 .call(&self.scripts.cluster.look, &keys, &arguments)
@@ -388,7 +386,7 @@ impl RedisStore {
         owner: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let keys = [&*self.keys.index(owner)];
+        let keys = [self.keys.index(owner)];
         let entries = self.call(&self.scripts.cluster.claims, &keys, &[]).await?;
         let entries = self.entries(owner, entries).await?;
         self.look_through(owner, entries, now, UNDER_WAY).await?;
@@ -400,7 +398,7 @@ impl RedisStore {
         owner: &str,
         now: Timestamp,
     ) -> Result<Vec<(SessionId, Record)>, StoreError> {
-        let keys = [&*self.keys.index(owner)];
+        let keys = [self.keys.index(owner)];
         let entries = self.call(&self.scripts.cluster.claims, &keys, &[]).await?;
         let entries = self.entries(owner, entries).await?;
         let mut values = Vec::with_capacity(entries.len());
@@ -429,9 +427,8 @@ impl RedisStore {
         keep: Option<SessionId>,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
-        let keys = [&*self.keys.index(owner), &self.keys.revoked(owner)];
-        let kept = keep.map_or(String::new(), |keep| keep.to_string());
-        let arguments = [kept.as_bytes(), &decimal(now)];
+        let keys = [self.keys.index(owner), self.keys.revoked(owner)];
+        let arguments = [keep.map_or(Part::EMPTY, Part::Id), Part::time(now)];
         let entries = self
             .call(&self.scripts.cluster.revoke, &keys, &arguments)
             .await?;
@@ -447,27 +444,27 @@ impl RedisStore {
     }
 
     async fn end(&self, id: SessionId, owner: &str, void: &str) -> Result<usize, StoreError> {
-        let keys = [&*self.keys.session(id), &self.keys.fence(id)];
-        let arguments = [owner.as_bytes(), void.as_bytes()];
+        let keys = [self.keys.session(id), self.keys.fence(id)];
+        let arguments = [Part::text(owner), Part::text(void)];
         self.call(&self.scripts.cluster.end, &keys, &arguments)
             .await
     }
 
-    pub(super) async fn unlink_on_cluster(&self, keys: &[String]) -> Result<usize, StoreError> {
+    pub(super) async fn unlink_on_cluster(&self, keys: &[Part<'_>]) -> Result<usize, StoreError> {
         let mut unlinked = Vec::with_capacity(keys.len());
         for key in keys {
-            unlinked.push(async move { self.run::<usize>(Way::Alone, Cmd::unlink(key)).await });
+            let unlink = command(&[&[Part::text("UNLINK"), *key]]);
+            unlinked.push(self.run::<usize>(Way::Alone, unlink));
         }
         Ok(together(unlinked).await?.into_iter().sum())
     }
 
-    async fn forget(&self, owner: &str, pairs: &[Vec<u8>]) -> Result<(), StoreError> {
+    async fn forget(&self, owner: &str, pairs: &[Part<'_>]) -> Result<(), StoreError> {
         if pairs.is_empty() {
             return Ok(());
         }
-        let keys = [&*self.keys.index(owner)];
-        self.call(&self.scripts.cluster.forget, &keys, &slices(pairs))
-            .await
+        let keys = [self.keys.index(owner)];
+        self.call(&self.scripts.cluster.forget, &keys, pairs).await
     }
 
     /// Reads what is in an owner's index; what is no entry is dropped from it.
@@ -482,7 +479,7 @@ impl RedisStore {
                     claim: claim[1].clone(),
                     age,
                 }),
-                Err(_) => none.extend(claim[..2].iter().map(|text| text.clone().into_bytes())),
+                Err(_) => none.extend(claim[..2].iter().map(|text| Part::text(text))),
             }
         }
         self.forget(owner, &none).await?;
@@ -518,9 +515,9 @@ impl RedisStore {
             ended.push(self.end(*id, owner, ""));
         }
         together(ended).await?;
-        let keys = [&*self.keys.session(id)];
-        self.call(&self.scripts.cluster.settle, &keys, &[&evicting.head])
-            .await
+        let keys = [self.keys.session(id)];
+        let head = [Part::Bytes(&evicting.head)];
+        self.call(&self.scripts.cluster.settle, &keys, &head).await
     }
 }
 
@@ -571,18 +568,9 @@ where
 }
 
 /// Id and claim of each entry, as scripts take them.
-fn pairs<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Vec<u8>> {
-    let pair = |entry: &Entry| {
-        [
-            entry.id.to_string().into_bytes(),
-            entry.claim.clone().into_bytes(),
-        ]
-    };
+fn pairs<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Part<'a>> {
+    let pair = |entry: &'a Entry| [Part::Id(entry.id), Part::text(&entry.claim)];
     entries.into_iter().flat_map(pair).collect()
-}
-
-fn slices(arguments: &[Vec<u8>]) -> Vec<&[u8]> {
-    arguments.iter().map(Vec::as_slice).collect()
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 
 use std::future::poll_fn;
 use std::mem;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use redis::aio::ConnectionManager;
-use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -84,21 +84,32 @@ impl Connection {
 
     /// What the server answers to a command. As with the driver, a command may have been carried out although its
     /// caller gave up or got an error.
-    pub(super) async fn ask(&self, way: Way, command: Cmd) -> RedisResult<Value> {
+    pub(super) fn ask(&self, way: Way, command: Cmd) -> Asked<'_> {
         let asking = Asking::begin(&self.shared);
-        let answer = match self.wait(way, &asking, command) {
-            Ok(answered) => answered.await.unwrap_or_else(|_| Ok(Err(abandoned()))),
-            Err(command) => Err(command),
+        let going = match self.wait(way, &asking, command) {
+            Ok(answer) => Going::Together(answer),
+            Err(command) => Going::Alone(self.alone(command)),
         };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(command) => {
-                let mut driver = self.driver();
-                // In a box: its future is large, and when there is much to do most go the other way.
-                Box::pin(async move { driver.send_packed_command(&command).await }).await
-            }
-        };
-        answer?.extract_error()
+        Asked {
+            connection: self,
+            going,
+            _asking: asking,
+        }
+    }
+
+    fn alone(&self, command: Cmd) -> Boxed {
+        let mut driver = self.driver();
+        Box::pin(async move { driver.send_packed_command(&command).await })
+    }
+
+    /// Ends the connection, and hands the error on. After a failover the address leads to another server, but the
+    /// connection still to the one that was demoted; to end it is how to have it made anew.
+    fn end(&self, error: RedisError) -> Boxed {
+        let mut driver = self.driver();
+        Box::pin(async move {
+            let _ = driver.send_packed_command(&redis::cmd("QUIT")).await;
+            Err(error)
+        })
     }
 
     /// Leaves a command to a task that sends all that have come by then, or gives it back if it goes alone.
@@ -133,6 +144,53 @@ impl Connection {
             });
         }
         Ok(answered)
+    }
+}
+
+/// The answer to a command. By hand, since an `async fn` keeps what it is given besides what it makes of that, and all
+/// that a request awaits is part of what is allocated for it.
+#[must_use = "futures do nothing unless polled"]
+pub(super) struct Asked<'a> {
+    connection: &'a Connection,
+    going: Going,
+    _asking: Asking<'a>,
+}
+
+enum Going {
+    Together(oneshot::Receiver<Answer>),
+    Alone(Boxed),
+    /// The connection is ended, for an error.
+    Ending(Boxed),
+}
+
+/// In a box: the driver's future is large, and when there is much to do most go the other way.
+type Boxed = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+
+impl Future for Asked<'_> {
+    type Output = RedisResult<Value>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let connection = self.connection;
+        loop {
+            let answer = match &mut self.going {
+                Going::Together(answer) => match ready!(Pin::new(answer).poll(context)) {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(command)) => {
+                        self.going = Going::Alone(connection.alone(command));
+                        continue;
+                    }
+                    Err(_) => Err(abandoned()),
+                },
+                Going::Alone(answer) => ready!(answer.as_mut().poll(context)),
+                Going::Ending(error) => return error.as_mut().poll(context),
+            };
+            match answer.and_then(Value::extract_error) {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) => {
+                    self.going = Going::Ending(connection.end(error));
+                }
+                answer => return Poll::Ready(answer),
+            }
+        }
     }
 }
 
@@ -265,7 +323,7 @@ impl Drop for Gathering {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::task::Waker;
 
     use redis::aio::ConnectionManagerConfig;
 

@@ -7,6 +7,7 @@
 //! refused to do, and so did not do, is sent to another one.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,8 @@ const SAY: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(50);
 
 type Address = (String, u16);
+
+pub(super) type Query<'a> = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send + 'a>>;
 
 pub(super) struct Nodes {
     /// How to connect: that of the first address given, with which all nodes share user, password and TLS.
@@ -78,7 +81,12 @@ impl Nodes {
     }
 
     /// Sends a command to the master that has its first key.
-    pub(super) async fn query(self: &Arc<Self>, way: Way, command: &Cmd) -> RedisResult<Value> {
+    pub(super) fn query(self: &Arc<Self>, way: Way, command: Cmd) -> Query<'_> {
+        // In a box, which a store for one server has no use for.
+        Box::pin(async move { self.follow(way, &command).await })
+    }
+
+    async fn follow(self: &Arc<Self>, way: Way, command: &Cmd) -> RedisResult<Value> {
         if self.is_suspect.swap(false, Ordering::Relaxed) {
             self.look_soon();
         }

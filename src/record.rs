@@ -186,10 +186,10 @@ impl Record {
 
     /// What all records of a version begin with.
     #[cfg(feature = "redis")]
-    pub(crate) fn begin(version: Version) -> [u8; 9] {
-        let mut begin = [FORMAT; 9];
-        begin[1..].copy_from_slice(&version.get().to_be_bytes());
-        begin
+    pub(crate) fn beginning(version: Version) -> [u8; 9] {
+        let mut beginning = [FORMAT; 9];
+        beginning[1..].copy_from_slice(&version.get().to_be_bytes());
+        beginning
     }
 
     /// Hands out the bytes in parts, for who has a place for them.

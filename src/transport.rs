@@ -134,13 +134,10 @@ fn forbid_storing(headers: &mut HeaderMap) {
 
 /// Adds the request header to `Vary`, unless it is said already.
 fn vary(headers: &mut HeaderMap, header: HeaderValue) {
-    let mut lines = match headers.entry(VARY) {
-        Entry::Vacant(none) => {
-            none.insert(header);
-            return;
-        }
-        Entry::Occupied(lines) => lines,
-    };
+    if !headers.contains_key(VARY) {
+        headers.insert(VARY, header);
+        return;
+    }
     let says_so = |line: &HeaderValue| {
         let mut names = line
             .as_bytes()
@@ -148,8 +145,8 @@ fn vary(headers: &mut HeaderMap, header: HeaderValue) {
             .map(<[u8]>::trim_ascii);
         names.any(|name| name.eq_ignore_ascii_case(header.as_bytes()) || name == b"*")
     };
-    if !lines.iter().any(says_so) {
-        lines.append(header);
+    if !headers.get_all(VARY).iter().any(says_so) {
+        headers.append(VARY, header);
     }
 }
 

@@ -21,7 +21,7 @@ use redis::{
     RedisResult, ServerErrorKind, Value,
 };
 
-use self::command::{Eval, Part, Script, command, unhex};
+use self::command::{Eval, Part, Script, command, joined, unhex};
 use self::connection::{Asked, Connection, Way};
 use crate::clock::{Timestamp, whole_millis};
 use crate::error::StoreError;
@@ -211,16 +211,14 @@ impl RedisStore {
     /// Whether the servers are such as the store can use.
     async fn check(&self) -> Result<(), StoreError> {
         for server in self.link.primaries()? {
-            let info = ask(&server, Way::Alone, redis::cmd("INFO")).await;
-            let info: String = info.map_err(failed)?;
+            let info: String = read(server.ask(Way::Alone, redis::cmd("INFO")).await)?;
             self.link.fits(&info)?;
         }
         Ok(())
     }
 
     async fn run<T: FromRedisValue>(&self, way: Way, command: Cmd) -> Result<T, StoreError> {
-        let answer = self.query(way, command).await.map_err(failed)?;
-        redis::from_redis_value(answer).map_err(StoreError::new)
+        read(self.query(way, command).await)
     }
 
     /// Not an `async fn`: one keeps the command, and the answer of each step, besides what it makes of them.
@@ -244,7 +242,7 @@ impl RedisStore {
         let answer = self.query(way, command(Eval::known(script))).await;
         let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
         if answer.as_ref().is_err_and(|error| error.kind() == unknown) {
-            // For it would be kept.
+            // Or it would be kept while the second answer is waited for.
             drop(answer);
             return self.query(way, command(Eval::unknown(script))).await;
         }
@@ -258,8 +256,7 @@ impl RedisStore {
         arguments: &[Part<'_>],
     ) -> Result<T, StoreError> {
         let command = |eval: Eval<'_>| eval.with(keys, arguments);
-        let answer = self.evaluate(Way::Alone, script, command).await;
-        redis::from_redis_value(answer.map_err(failed)?).map_err(StoreError::new)
+        read(self.evaluate(Way::Alone, script, command).await)
     }
 
     /// Drops from an owner's index what is not this owner's session.
@@ -294,19 +291,19 @@ impl RedisStore {
     }
 
     fn get(&self, id: SessionId) -> Cmd {
-        command(&[&[Part::text("GET"), self.keys.session(id)]])
+        command(&[Part::text("GET"), self.keys.session(id)])
     }
 
     /// Stores a record where there is none.
     fn set_new(&self, id: SessionId, record: &Record) -> Cmd {
-        command(&[&[
+        command(&[
             Part::text("SET"),
             self.keys.session(id),
             Part::Record(record),
             Part::text("NX"),
             Part::text("PXAT"),
             Part::time(end(record)),
-        ]])
+        ])
     }
 
     /// Runs a script on a session's key.
@@ -338,7 +335,7 @@ impl RedisStore {
         }
         match &self.link {
             Link::Server(_) => {
-                let all = command(&[&[Part::text("UNLINK")], keys]);
+                let all = joined(&[&[Part::text("UNLINK")], keys]);
                 self.run(Way::Alone, all).await
             }
             #[cfg(feature = "redis-cluster")]
@@ -366,8 +363,7 @@ impl RedisStore {
                     .arg(pattern(start))
                     .arg("COUNT")
                     .arg(1_000);
-                let (next, keys): (_, Vec<Vec<u8>>) =
-                    ask(&server, Way::Alone, command).await.map_err(failed)?;
+                let (next, keys): (_, Vec<Vec<u8>>) = read(server.ask(Way::Alone, command).await)?;
                 let rest = |key: &Vec<u8>| {
                     let key = std::str::from_utf8(key).ok()?;
                     Some(key.strip_prefix(start)?.strip_suffix('}')?.to_owned())
@@ -383,10 +379,8 @@ impl RedisStore {
     }
 }
 
-async fn ask<T: FromRedisValue>(connection: &Connection, way: Way, command: Cmd) -> RedisResult<T> {
-    Ok(redis::from_redis_value(
-        connection.ask(way, command).await?,
-    )?)
+fn read<T: FromRedisValue>(answer: RedisResult<Value>) -> Result<T, StoreError> {
+    redis::from_redis_value(answer.map_err(failed)?).map_err(StoreError::new)
 }
 
 impl fmt::Debug for RedisStore {
@@ -415,11 +409,12 @@ const NOT_A_CLUSTER: &str = "the server is part of a cluster; with the feature `
 const NO_CLUSTER: &str = "the server does not answer as part of a cluster; if it is none, its URL is \
                           `redis://` and so on";
 
-/// What the server says to a command, or the cluster.
+/// What the server, or the cluster, says to a command.
+#[must_use = "the answer is lost unless it is awaited"]
 enum Query<'a> {
     Server(Asked<'a>),
     #[cfg(feature = "redis-cluster")]
-    Cluster(nodes::Query<'a>),
+    Cluster(connection::Boxed<'a>),
 }
 
 impl Future for Query<'_> {
@@ -600,7 +595,7 @@ impl SessionStore for RedisStore {
             Part::Record(record),
             Part::time(end(record)),
             Part::time(now),
-            Part::Begin(expected),
+            Part::Beginning(expected),
         ];
         match self.at(id, &self.scripts.update, &arguments).await? {
             Value::Int(1) => Ok(Update::Done),
@@ -636,12 +631,12 @@ impl SessionStore for RedisStore {
             Part::Record(record),
             Part::time(end(record)),
             Part::time(now),
-            expected.map_or(Part::EMPTY, Part::Begin),
+            expected.map_or(Part::EMPTY, Part::Beginning),
             Part::Id(id),
             Part::text(owner),
             record.authenticated.map_or(Part::text("-1"), Part::time),
             Part::time(admission.began),
-            max(admission),
+            most(admission),
             Part::Number(refuse.into()),
             Part::text(&self.keys.sessions),
             Part::time(indexed_until(record)),
@@ -664,18 +659,22 @@ impl SessionStore for RedisStore {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut indexed = Part::Number(whole_millis(INDEXED));
+        let mut is_extended = false;
         loop {
+            let indexed = match is_extended {
+                true => Part::EMPTY,
+                false => Part::Number(whole_millis(INDEXED)),
+            };
             let arguments = [Part::time(expires), Part::time(now), indexed];
             return match self.at(id, &self.scripts.touch, &arguments).await? {
                 Value::Int(1) => Ok(true),
                 Value::Int(0) => Ok(false),
-                Value::Array(owner) if matches!(indexed, Part::Number(_)) => {
+                Value::Array(owner) if !is_extended => {
                     let owner = redis::from_redis_value::<Vec<String>>(Value::Array(owner));
                     for owner in owner.map_err(StoreError::corrupt)? {
                         Box::pin(self.extend(&owner, expires)).await?;
                     }
-                    indexed = Part::EMPTY;
+                    is_extended = true;
                     continue;
                 }
                 Value::BulkString(damaged) => match Record::decode(&damaged) {
@@ -688,7 +687,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        let unlink = command(&[&[Part::text("UNLINK"), self.keys.session(id)]]);
+        let unlink = command(&[Part::text("UNLINK"), self.keys.session(id)]);
         self.run(Way::Together, unlink).await
     }
 
@@ -708,13 +707,13 @@ impl SessionStore for RedisStore {
         }
         let (first, last) = (Part::Number(0), Part::text("-1"));
         let index = [Part::text("ZRANGE"), self.keys.index(owner), first, last];
-        let ids: Vec<String> = self.run(Way::Alone, command(&[&index])).await?;
+        let ids: Vec<String> = self.run(Way::Alone, command(&index)).await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let all = command(&[&[Part::text("MGET")], &keys]);
+        let all = joined(&[&[Part::text("MGET")], &keys]);
         let records: Vec<Option<Vec<u8>>> = self.run(Way::Alone, all).await?;
         let mut found = Vec::new();
         let mut is_clean = true;
@@ -872,9 +871,9 @@ fn end(record: &Record) -> Timestamp {
 }
 
 /// How many sessions the owner may have; 0 for any number.
-fn max(admission: Admission) -> Part<'static> {
-    let max = admission.limit.map_or(0, |limit| limit.max.get());
-    Part::Number(max as u64)
+fn most(admission: Admission) -> Part<'static> {
+    let most = admission.limit.map_or(0, |limit| limit.max.get());
+    Part::Number(most as u64)
 }
 
 /// When the owner of a record signed in.
@@ -943,6 +942,21 @@ impl StdError for Explained {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each request has one of these allocated while it waits, and under load there are many.
+    #[tokio::test]
+    async fn what_is_awaited_is_small() {
+        let client = Client::open("redis://127.0.0.1:9").unwrap();
+        let driver = ConnectionManager::new_lazy_with_config(client, patience());
+        let store = RedisStore::new(driver.unwrap());
+        let (id, now) = (SessionId::from_bytes([1; 16]), Timestamp::from_millis(1));
+        let record = Record::new(crate::token::Digest::from_bytes([7; 32]), now, now);
+        let load = size_of_val(&store.load(id, now));
+        let create = size_of_val(&store.create(id, &record, now));
+        let update = size_of_val(&store.update(id, &record, Version::FIRST, now));
+        assert!(load <= 300 && create <= 300, "{load}, {create}");
+        assert!(update <= 640, "{update}");
+    }
 
     #[test]
     fn a_pattern_means_its_characters() {

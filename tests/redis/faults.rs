@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use cloakroom::RedisStore;
-use cloakroom::store::{Admission, Create, Record, SessionStore as _, SignIn};
+use cloakroom::store::{Admission, Create, Record, SessionStore as _, SignIn, Version};
+use futures_util::future::join_all;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use redis::Commands as _;
@@ -281,6 +282,55 @@ async fn a_server_that_takes_over_the_address_of_a_demoted_one_is_found() {
     assert_eq!(fresh, "1");
     let held: usize = redis::cmd("DBSIZE").query(&mut new.connection()).unwrap();
     assert_eq!(held, 1);
+}
+
+/// A connection that is still to the demoted server is ended, and once, so that the next one is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_are_refused_end_the_connection_once() {
+    let server = RedisServer::start(&[]);
+    let store = under(&server, "s:").await;
+    let mut admin = server.connection();
+    let mut follow = |of: [&str; 2]| redis::cmd("REPLICAOF").arg(&of).exec(&mut admin).unwrap();
+    follow(["127.0.0.1", "1"]);
+    let refused = join_all((0..100).map(|n| store.delete(id(n)))).await;
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    let stats: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query(&mut server.connection())
+        .unwrap();
+    let quit = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_quit:calls=1,"));
+    assert!(quit.is_some(), "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_replica_refuses_is_taken_for_done() {
+    let server = RedisServer::start(&[]);
+    let store = under(&server, "s:").await;
+    let (here, new) = (id(1), id(2));
+    let (guest, ada, expected) = (record(None), record(Some("ada")), Version::FIRST);
+    let created = store.create(here, &guest, now()).await;
+    assert_eq!(created.unwrap(), Create::Done);
+    let mut admin = server.connection();
+    let follow = redis::cmd("REPLICAOF")
+        .arg(&["127.0.0.1", "1"])
+        .exec(&mut admin);
+    follow.unwrap();
+    let later = guest.expires.saturating_add(Duration::from_secs(1));
+    let admission = Admission::new(now());
+    assert!(store.create(new, &guest, now()).await.is_err());
+    assert!(store.update(here, &guest, expected, now()).await.is_err());
+    assert!(store.touch(here, later, now()).await.is_err());
+    assert!(
+        store
+            .sign_in(here, &ada, Some(expected), admission, now())
+            .await
+            .is_err()
+    );
+    assert!(store.delete(here).await.is_err());
+    assert!(store.delete_by_owner("ada", None, now()).await.is_err());
+    assert!(store.delete_all().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

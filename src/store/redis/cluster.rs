@@ -26,7 +26,7 @@ use redis::Value;
 
 use super::command::{Part, Script, command};
 use super::connection::Way;
-use super::{RedisStore, end, indexed_until, max, unexpected};
+use super::{RedisStore, end, indexed_until, most, unexpected};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::SessionId;
@@ -188,7 +188,7 @@ impl RedisStore {
         let mut arguments = vec![
             Part::Id(*id),
             Part::time(admission.began),
-            max(*admission),
+            most(*admission),
             Part::time(indexed_until(record)),
         ];
         arguments.extend(pairs(not.evicted.iter().chain(&not.over)));
@@ -236,7 +236,7 @@ impl RedisStore {
             Part::Bytes(&value),
             Part::time(end(record)),
             Part::time(*now),
-            expected.map_or(Part::EMPTY, Part::Begin),
+            expected.map_or(Part::EMPTY, Part::Beginning),
             Part::text(owner),
             Part::text(claim),
         ];
@@ -453,8 +453,10 @@ impl RedisStore {
     pub(super) async fn unlink_on_cluster(&self, keys: &[Part<'_>]) -> Result<usize, StoreError> {
         let mut unlinked = Vec::with_capacity(keys.len());
         for key in keys {
-            let unlink = command(&[&[Part::text("UNLINK"), *key]]);
-            unlinked.push(self.run::<usize>(Way::Alone, unlink));
+            unlinked.push(async move {
+                let unlink = command(&[Part::text("UNLINK"), *key]);
+                self.run::<usize>(Way::Alone, unlink).await
+            });
         }
         Ok(together(unlinked).await?.into_iter().sum())
     }

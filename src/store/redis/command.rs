@@ -17,7 +17,7 @@ pub(super) enum Part<'a> {
     Id(SessionId),
     Record(&'a Record),
     /// What records of a version begin with.
-    Begin(Version),
+    Beginning(Version),
     /// A key that is about a session, after what such keys begin with.
     OfSession(&'a str, SessionId),
     /// The same for an owner, who is any text; hex keeps spaces, braces and line breaks out of keys.
@@ -43,7 +43,7 @@ impl<'a> Part<'a> {
             Self::Number(_) => "18446744073709551615".len(),
             Self::Id(_) => ID,
             Self::Record(record) => record.encoded_len(),
-            Self::Begin(_) => 9,
+            Self::Beginning(_) => 9,
             Self::OfSession(start, _) => start.len() + ID + 1,
             Self::OfOwner(start, owner) => start.len() + 2 * owner.len() + 1,
         }
@@ -61,7 +61,7 @@ impl<'a> Part<'a> {
                     let _ = argument.write_all(bytes);
                 });
             }
-            Self::Begin(version) => command.write_arg(&Record::begin(version)),
+            Self::Beginning(version) => command.write_arg(&Record::beginning(version)),
             Self::OfSession(start, id) => command.write_arg_fmt(format_args!("{start}{id}}}")),
             Self::OfOwner(start, owner) => {
                 command.write_arg_fmt(format_args!("{start}{}}}", Hex(owner)));
@@ -70,8 +70,12 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A command in as much room as it takes.
-pub(super) fn command(parts: &[&[Part<'_>]]) -> Cmd {
+pub(super) fn command(parts: &[Part<'_>]) -> Cmd {
+    joined(&[parts])
+}
+
+/// A command of which the parts are in several places, with room for all from the beginning.
+pub(super) fn joined(parts: &[&[Part<'_>]]) -> Cmd {
     let parts = || parts.iter().copied().flatten().copied();
     let mut command = Cmd::with_capacity(parts().count(), parts().map(Part::len).sum());
     parts().for_each(|part| part.write_to(&mut command));
@@ -136,13 +140,49 @@ impl<'a> Eval<'a> {
         let Self(verb, script) = self;
         let count = Part::Number(keys.len() as u64);
         let head = [Part::text(verb), Part::text(script), count];
-        command(&[&head, keys, arguments])
+        joined(&[&head, keys, arguments])
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use redis::Arg;
+
     use super::*;
+    use crate::expiry::ExpiryPolicy;
+    use crate::record::Previous;
+    use crate::token::Digest;
+
+    /// There is no other allocation for a command than for its room.
+    #[test]
+    fn a_part_is_no_longer_than_it_says() {
+        let mut record = Record::new(Digest::from_bytes([7; 32]), Timestamp::MAX, Timestamp::MAX);
+        record.previous = Some(Previous::new(record.digest, Timestamp::MAX));
+        record.owner = Some("\u{1f9e5}".into());
+        record.authenticated = Some(Timestamp::MAX);
+        record.policy = Some(ExpiryPolicy::new(Duration::from_secs(60), Duration::MAX));
+        let id = SessionId::from_bytes([0xff; 16]);
+        for part in [
+            Part::EMPTY,
+            Part::text("text"),
+            Part::Number(u64::MAX),
+            Part::Id(id),
+            Part::Record(&record),
+            Part::Beginning(Version::new(u64::MAX)),
+            Part::OfSession("session:{", id),
+            Part::OfOwner("owner:{", "\u{1f9e5}"),
+        ] {
+            let mut command = Cmd::new();
+            part.write_to(&mut command);
+            let written = match command.args_iter().next() {
+                Some(Arg::Simple(written)) => written.len(),
+                _ => panic!("it is written"),
+            };
+            assert_eq!(part.len(), written);
+        }
+    }
 
     #[test]
     fn an_owner_comes_back_from_its_key() {

@@ -49,7 +49,9 @@ pub(super) struct Connection {
 #[derive(Default)]
 struct Shared {
     /// How many wait for an answer.
-    asking: AtomicUsize,
+    present: AtomicUsize,
+    /// How often the connection was ended.
+    quits: AtomicUsize,
     line: Mutex<Line>,
 }
 
@@ -82,32 +84,40 @@ impl Connection {
         self.driver.clone()
     }
 
-    /// What the server answers to a command. As with the driver, a command may have been carried out although its
-    /// caller gave up or got an error.
+    /// What the server answers to a command, which may be on its way from now on. As with the driver, it may have been
+    /// carried out although its caller gave up or got an error.
     pub(super) fn ask(&self, way: Way, command: Cmd) -> Asked<'_> {
-        let asking = Asking::begin(&self.shared);
-        let going = match self.wait(way, &asking, command) {
+        let present = Present::begin(&self.shared);
+        let going = match self.wait(way, &present, command) {
             Ok(answer) => Going::Together(answer),
             Err(command) => Going::Alone(self.alone(command)),
         };
         Asked {
             connection: self,
             going,
-            _asking: asking,
+            present,
         }
     }
 
-    fn alone(&self, command: Cmd) -> Boxed {
+    fn alone(&self, command: Cmd) -> Boxed<'static> {
         let mut driver = self.driver();
         Box::pin(async move { driver.send_packed_command(&command).await })
     }
 
-    /// Ends the connection, and hands the error on. After a failover the address leads to another server, but the
-    /// connection still to the one that was demoted; to end it is how to have it made anew.
-    fn end(&self, error: RedisError) -> Boxed {
+    /// Ends the connection for an error, and hands that on. After a failover the address leads to another server, but
+    /// the connection still to the one that was demoted; to end it is how to have it made anew. Of those who asked over
+    /// one connection, one does it: the others would end the next.
+    fn quit(&self, present: &Present<'_>, error: RedisError) -> Boxed<'static> {
+        let (seen, relaxed) = (present.quits, Ordering::Relaxed);
+        let quits = &self.shared.quits;
+        let is_first = quits
+            .compare_exchange(seen, seen + 1, relaxed, relaxed)
+            .is_ok();
         let mut driver = self.driver();
         Box::pin(async move {
-            let _ = driver.send_packed_command(&redis::cmd("QUIT")).await;
+            if is_first {
+                let _ = driver.send_packed_command(&redis::cmd("QUIT")).await;
+            }
             Err(error)
         })
     }
@@ -116,10 +126,10 @@ impl Connection {
     fn wait(
         &self,
         way: Way,
-        asking: &Asking<'_>,
+        present: &Present<'_>,
         command: Cmd,
     ) -> Result<oneshot::Receiver<Answer>, Cmd> {
-        let (Way::Together, true, Some(home)) = (way, asking.is_in_a_crowd, &self.home) else {
+        let (Way::Together, true, Some(home)) = (way, present.is_in_a_crowd, &self.home) else {
             return Err(command);
         };
         if len(&command) > SMALL {
@@ -149,22 +159,22 @@ impl Connection {
 
 /// The answer to a command. By hand, since an `async fn` keeps what it is given besides what it makes of that, and all
 /// that a request awaits is part of what is allocated for it.
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "the answer is lost unless it is awaited"]
 pub(super) struct Asked<'a> {
     connection: &'a Connection,
     going: Going,
-    _asking: Asking<'a>,
+    present: Present<'a>,
 }
 
 enum Going {
     Together(oneshot::Receiver<Answer>),
-    Alone(Boxed),
+    /// In a box: the driver's future is large, and when there is much to do most go the other way.
+    Alone(Boxed<'static>),
     /// The connection is ended, for an error.
-    Ending(Boxed),
+    Quitting(Boxed<'static>),
 }
 
-/// In a box: the driver's future is large, and when there is much to do most go the other way.
-type Boxed = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+pub(super) type Boxed<'a> = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send + 'a>>;
 
 impl Future for Asked<'_> {
     type Output = RedisResult<Value>;
@@ -182,11 +192,11 @@ impl Future for Asked<'_> {
                     Err(_) => Err(abandoned()),
                 },
                 Going::Alone(answer) => ready!(answer.as_mut().poll(context)),
-                Going::Ending(error) => return error.as_mut().poll(context),
+                Going::Quitting(error) => return error.as_mut().poll(context),
             };
             match answer.and_then(Value::extract_error) {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-                    self.going = Going::Ending(connection.end(error));
+                    self.going = Going::Quitting(connection.quit(&self.present, error));
                 }
                 answer => return Poll::Ready(answer),
             }
@@ -260,25 +270,28 @@ impl Shared {
     }
 }
 
-/// Somebody who waits for an answer.
-struct Asking<'a> {
+/// One of those who wait for an answer.
+struct Present<'a> {
     shared: &'a Shared,
     is_in_a_crowd: bool,
+    /// How often the connection had been ended.
+    quits: usize,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> Present<'a> {
     fn begin(shared: &'a Shared) -> Self {
-        let others = shared.asking.fetch_add(1, Ordering::Relaxed);
+        let others = shared.present.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
             is_in_a_crowd: others >= CROWD,
+            quits: shared.quits.load(Ordering::Relaxed),
         }
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Present<'_> {
     fn drop(&mut self) {
-        self.shared.asking.fetch_sub(1, Ordering::Relaxed);
+        self.shared.present.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,6 @@
 //! refused to do, and so did not do, is sent to another one.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use redis::{
     ServerErrorKind, Value,
 };
 
-use super::connection::{Connection, Way};
+use super::connection::{Boxed, Connection, Way};
 use super::patience;
 
 /// How often a command follows where nodes point to, or waits for a slot that is on its way.
@@ -34,8 +33,6 @@ const SAY: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(50);
 
 type Address = (String, u16);
-
-pub(super) type Query<'a> = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send + 'a>>;
 
 pub(super) struct Nodes {
     /// How to connect: that of the first address given, with which all nodes share user, password and TLS.
@@ -81,8 +78,8 @@ impl Nodes {
     }
 
     /// Sends a command to the master that has its first key.
-    pub(super) fn query(self: &Arc<Self>, way: Way, command: Cmd) -> Query<'_> {
-        // In a box, which a store for one server has no use for.
+    pub(super) fn query(self: &Arc<Self>, way: Way, command: Cmd) -> Boxed<'_> {
+        // In a box, to be no part of what is awaited where there is one server.
         Box::pin(async move { self.follow(way, &command).await })
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The general engine of the `base64` crate takes three times the instructions for so short a text.
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// Set in what [`six_of`] returns if the character is in the alphabet.
 const KNOWN: u8 = 0x80;
 const ALL_KNOWN: u128 = u128::from_ne_bytes([KNOWN; 16]);
@@ -56,40 +58,20 @@ pub(crate) fn is_text(text: &[u8]) -> bool {
     text.iter().fold(true, |all, &byte| all & known(byte))
 }
 
-/// Appends four characters for every three bytes of `N`, a multiple of twelve.
-pub(crate) fn encode<const N: usize>(bytes: &[u8; N], out: &mut String) {
-    const { assert!(N.is_multiple_of(12)) };
-    for block in bytes.as_chunks::<12>().0 {
-        let mut sixes = [0; 16];
-        let groups = sixes.as_chunks_mut().0;
-        for (group, bytes) in groups.iter_mut().zip(block.as_chunks::<6>().0) {
-            *group = split(*bytes);
+/// Appends four characters for every three of `bytes`; a rest of one or two bytes is left out.
+pub(crate) fn encode(bytes: &[u8], out: &mut String) {
+    const GROUPS: usize = 20;
+    let (groups, rest) = bytes.as_chunks::<3>();
+    debug_assert!(rest.is_empty());
+    let mut text = [[0; 4]; GROUPS];
+    for some in groups.chunks(GROUPS) {
+        for (text, &[a, b, c]) in text.iter_mut().zip(some) {
+            *text = [a >> 2, a << 4 | b >> 4, b << 2 | c >> 6, c]
+                .map(|six| ALPHABET[usize::from(six & 63)]);
         }
-        let text = sixes.map(character_of);
-        out.push_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"));
+        let text = text[..some.len()].as_flattened();
+        out.push_str(std::str::from_utf8(text).expect("the alphabet is ASCII"));
     }
-}
-
-/// The other way of [`join`].
-fn split(bytes: [u8; 6]) -> [u8; 8] {
-    let mut top = [0; 8];
-    top[..6].copy_from_slice(&bytes);
-    let n = u64::from_be_bytes(top);
-    let n = n >> 40 | (n >> 16 & 0x00ff_ffff) << 32;
-    let n = n >> 12 & 0x0000_0fff_0000_0fff | (n & 0x0000_0fff_0000_0fff) << 16;
-    let n = n >> 6 & 0x003f_003f_003f_003f | (n & 0x003f_003f_003f_003f) << 8;
-    n.to_le_bytes()
-}
-
-/// The character of six bits, in the manner of [`six_of`].
-fn character_of(six: u8) -> u8 {
-    let step = |from: u8, by: u8| if six >= from { by } else { 0 };
-    // From each range of the alphabet to the next one there is a gap in ASCII.
-    six.wrapping_add(b'A')
-        .wrapping_add(step(26, b'a' - b'Z' - 1))
-        .wrapping_sub(step(52, b'z' + 1 - b'0'))
-        .wrapping_sub(step(62, b'9' + 1 - b'-'))
-        .wrapping_add(step(63, b'_' - b'-' - 1))
 }
 
 #[cfg(test)]

@@ -66,10 +66,10 @@ impl<T> ByKey<T> {
         self.position(key).is_ok()
     }
 
-    /// Room for one at first, since most handlers change one key: a `Vec` would begin with four.
+    /// Room for two at first, since most handlers change no more: a `Vec` would begin with four.
     fn make_room(&mut self) {
         if self.0.capacity() == 0 {
-            self.0.reserve_exact(1);
+            self.0.reserve_exact(2);
         }
     }
 

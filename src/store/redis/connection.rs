@@ -22,7 +22,7 @@ const CROWD: usize = 8;
 
 /// How many commands go together, and then at once: the server has something to do while the next ones gather. Twice as
 /// many, or half, made counting over HTTP slower.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 12;
 
 /// How many bytes a command may have that goes with others. Those who give up leave what they asked for to those who
 /// wait with them; that shall not be much.

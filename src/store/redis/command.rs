@@ -121,27 +121,25 @@ impl Script {
         let hash = redis::Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
+
+    /// Runs it on a server that knows it.
+    pub(super) fn by_hash(&self, keys: &[Part<'_>], arguments: &[Part<'_>]) -> Cmd {
+        run("EVALSHA", &self.hash, keys, arguments)
+    }
+
+    /// Runs it on any server, which knows it from then on.
+    pub(super) fn whole(&self, keys: &[Part<'_>], arguments: &[Part<'_>]) -> Cmd {
+        run("EVAL", &self.code, keys, arguments)
+    }
 }
 
-/// How a script is run: the command for it, and its hash or its code.
-pub(super) struct Eval<'a>(&'static str, &'a str);
-
-impl<'a> Eval<'a> {
-    /// What a server does that knows the script.
-    pub(super) fn known(script: &'a Script) -> Self {
-        Self("EVALSHA", &script.hash)
-    }
-
-    pub(super) fn unknown(script: &'a Script) -> Self {
-        Self("EVAL", &script.code)
-    }
-
-    pub(super) fn with(self, keys: &[Part<'_>], arguments: &[Part<'_>]) -> Cmd {
-        let Self(verb, script) = self;
-        let count = Part::Number(keys.len() as u64);
-        let head = [Part::text(verb), Part::text(script), count];
-        joined(&[&head, keys, arguments])
-    }
+fn run(verb: &str, script: &str, keys: &[Part<'_>], arguments: &[Part<'_>]) -> Cmd {
+    let count = Part::Number(keys.len() as u64);
+    joined(&[
+        &[Part::text(verb), Part::text(script), count],
+        keys,
+        arguments,
+    ])
 }
 
 #[cfg(test)]

@@ -301,7 +301,11 @@ pub mod fuzzing {
     /// The token in a value, if it opens.
     #[cfg(all(feature = "signed", feature = "encrypted"))]
     pub fn unseal(form: u8, value: &[u8]) -> Option<[u8; 36]> {
-        let ticket = sealing(form).open(value)?;
+        let seal = sealing(form);
+        let ticket = seal.open(value)?;
+        let mut made = String::new();
+        seal.write(&ticket, &mut made);
+        assert_eq!(made.as_bytes(), value, "opened what was not made");
         Some(ticket.token.to_bytes())
     }
 

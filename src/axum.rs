@@ -133,7 +133,9 @@ impl<S: Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        lazy(parts).cloned()
+        let lazy = lazy(parts)?;
+        lazy.give();
+        Ok(lazy.clone())
     }
 }
 

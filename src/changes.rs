@@ -19,7 +19,7 @@ pub(crate) enum Change {
     Update(Key, Update),
 }
 
-/// What a later change leaves nothing of. Closures of the application are in it, to be dropped where
+/// Changes that a later one has made void. Closures of the application are among them, to be dropped where
 /// that can do no harm.
 pub(crate) type Overwritten = Vec<KeyChange>;
 

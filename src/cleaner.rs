@@ -20,9 +20,9 @@ use crate::store::contract::SessionStore;
 ///
 /// # Pace
 ///
-/// It removes a hundred sessions at once, and then rests for nine times as long as that took: it has the
-/// store work for it a tenth of the time at most, and slows down by itself where the store is busy. So
-/// it needs no setting. Half a million sessions take a PostgreSQL server nearby about a minute.
+/// It removes a hundred sessions at once, and then rests for nine times as long as that took, but not beyond
+/// the time from round to round: it has the store work for it a tenth of the time, and slows down by itself
+/// where the store is busy. So it needs no setting. Half a million sessions take a PostgreSQL server nearby about a minute.
 ///
 /// ```
 /// use cloakroom::{Cleaner, MemoryStore, SessionLayer};

@@ -111,7 +111,7 @@ pub(crate) struct Unseen {
     last: (Token, Digest),
     /// Nearly always none.
     earlier: Vec<(Token, Digest)>,
-    /// How many of all were made by commits before the one under way: with what had been changed by then.
+    /// How many of all were made by earlier commits, which had only those changes to store that there were by then.
     before: usize,
 }
 
@@ -825,7 +825,7 @@ enum Written {
     Taken,
     Conflict(Box<Record>),
     Gone,
-    /// The owner's sessions were ended since the request began.
+    /// The owner's sessions were ended since the request came for its session.
     Revoked,
     /// The owner has as many sessions as they may have.
     Full,

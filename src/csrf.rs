@@ -177,6 +177,37 @@ mod tests {
         }
     }
 
+    /// S-83: every bit of secret and mask is set in half of the tokens, within six standard deviations.
+    #[test]
+    fn every_bit_is_a_fair_coin() {
+        const TOKENS: i32 = 4_000;
+        let id = Token::generate(&Entropy::System, Timestamp::from_millis(1))
+            .unwrap()
+            .id();
+        let derived = || CsrfSecret::of(&Token::renew(id, &Entropy::System).unwrap());
+        let makers: [&dyn Fn() -> CsrfSecret; 2] = [&secret, &derived];
+        for make in makers {
+            let mut ones = [0i32; 3 * LEN * 8];
+            for _ in 0..TOKENS {
+                let secret = make();
+                let masked = secret.mask(&Entropy::System).unwrap();
+                let masked: [u8; 2 * LEN] = decode(masked.as_str().as_bytes()).unwrap();
+                let bytes = secret.0.iter().chain(&masked);
+                for (byte, ones) in bytes.zip(ones.chunks_mut(8)) {
+                    for (bit, ones) in ones.iter_mut().enumerate() {
+                        *ones += i32::from(byte >> bit & 1);
+                    }
+                }
+            }
+            for (bit, ones) in ones.into_iter().enumerate() {
+                assert!(
+                    (ones - TOKENS / 2).abs() < 190,
+                    "bit {bit} was set {ones} times"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_secret_is_read_back_from_its_value() {
         let secret = secret();
@@ -205,5 +236,8 @@ mod tests {
         assert_ne!(CsrfSecret::of(&a).0, CsrfSecret::of(&b).0);
         let renewed = Token::renew(a.id(), &Entropy::System).unwrap();
         assert_ne!(CsrfSecret::of(&a).0, CsrfSecret::of(&renewed).0);
+        let (derived, held) = (CsrfSecret::of(&a).0, a.to_bytes());
+        let shown = |part: &[u8]| held.windows(4).any(|of| of == part);
+        assert!(!derived.windows(4).any(shown));
     }
 }

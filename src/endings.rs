@@ -71,6 +71,11 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Whose the session was when this place was taken.
+    pub(crate) fn owner(&self) -> Option<&str> {
+        self.key.1.as_deref()
+    }
+
     /// Ready once there is reason to look, counted from this call.
     pub(crate) fn reason(&self) -> Notified<'_> {
         self.look.notified()

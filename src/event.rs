@@ -201,7 +201,7 @@ pub enum SessionEvent {
         /// Who wanted to sign in.
         owner: Arc<str>,
     },
-    /// A sign-in was refused, since all sessions of the owner were ended after its request began; what
+    /// A sign-in was refused, since all sessions of the owner were ended after its request came for the session; what
     /// the request changed was dropped. If one request does both, see
     /// [`Sessions::revoke_all`](crate::Sessions::revoke_all).
     #[non_exhaustive]
@@ -401,7 +401,7 @@ impl SessionEvent {
             Self::SignInRevoked { .. } => (
                 "sign_in_revoked",
                 Level::WARN,
-                "sign-in refused: the owner's sessions were ended after the request began",
+                "sign-in refused: the owner's sessions were ended meanwhile",
             ),
             Self::CsrfRefused { session: None } => (
                 "csrf_refused",

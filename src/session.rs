@@ -152,6 +152,11 @@ impl Session {
         Self::new(context, Data::new(), context.now(), false)
     }
 
+    /// The request came for it then, before it was loaded.
+    fn begin(&self, began: Timestamp) {
+        self.state().draft.began = began;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No code of the application runs under the lock, so a panic left the state whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -217,7 +222,8 @@ impl Session {
     ///
     /// [`Error::is_encode`] if the value does not serialize, [`Error::is_too_large`] if the data
     /// would exceed [`max_size`](crate::SessionLayerBuilder::max_size), [`Error::is_committed`] once
-    /// the response is on its way. The session is then as it was.
+    /// the response is on its way, [`Error::is_gone`] if this handle was [reopened](Self::reopen) and has ended the
+    /// session. That is then as it was.
     #[doc(alias = "set")]
     pub fn insert(&self, key: impl Into<Cow<'static, str>>, value: impl Serialize) -> Result<()> {
         let key = key.into();
@@ -349,7 +355,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), and [`Error::is_committed`]; the value then stays.
+    /// As [`get`](Self::get), and [`Error::is_committed`] and [`Error::is_gone`] as for
+    /// [`insert`](Self::insert); the value then stays.
     #[doc(alias = "flash")]
     #[doc(alias = "pop")]
     pub fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
@@ -372,7 +379,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::is_committed`] once the response is on its way.
+    /// [`Error::is_committed`] and [`Error::is_gone`] as for [`insert`](Self::insert).
     pub fn remove(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let state = self.state_for_values()?;
@@ -388,8 +395,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::is_committed`] once the response is on its way, [`Error::is_random`] if the operating
-    /// system gives no random bytes for that token.
+    /// [`Error::is_committed`] and [`Error::is_gone`] as for [`insert`](Self::insert), [`Error::is_random`] if
+    /// the operating system gives no random bytes for that token.
     pub fn clear(&self) -> Result<()> {
         let mut state = self.state_for_values()?;
         if !state.data.is_empty() {
@@ -707,7 +714,9 @@ impl Session {
     /// or was renewed meanwhile: the changes are dropped. [`Error::is_conflict`],
     /// [`Error::is_too_large`] and [`Error::is_decode`] if they do not fit what a parallel request
     /// has stored. [`Error::is_decode`] is also said of changes that were made while this was under way: those
-    /// are dropped, and the ones before them stored. [`Error::is_committed`] once the response is on its way.
+    /// are dropped, and the ones before them stored. [`Error::is_full`] if a sign-in would exceed
+    /// [`max_sessions_per_owner`](crate::SessionLayerBuilder::max_sessions_per_owner), [`Error::is_random`] if the
+    /// operating system gives no random bytes for a token. [`Error::is_committed`] once the response is on its way.
     ///
     /// # Cancel safety
     ///

@@ -74,12 +74,14 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`Error::is_store`] if the store fails or does not answer in time.
+    /// [`Error::is_store`] if the store fails or does not answer in time; [`Error::is_invalid`] if
+    /// [there is none](crate::SessionLayer::stateless).
     ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
     pub async fn list(&self, owner: &str) -> Result<Vec<SessionInfo>> {
+        self.check_store()?;
         let now = self.0.now();
         let config = &self.0.config;
         let list = async { Ok(self.0.store.list_by_owner(owner, now).await?) };
@@ -105,8 +107,16 @@ impl Sessions {
     /// # Errors
     ///
     /// [`Error::is_store`] if the store fails or does not answer in time; whether the session has
-    /// ended is then unknown.
+    /// ended is then unknown. [`Error::is_invalid`] if [there is no
+    /// store](crate::SessionLayer::stateless).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the session may have ended or not, those who wait for
+    /// [its end](Session::ended) may learn of it only when they look again by themselves, and there is no
+    /// event.
     pub async fn revoke(&self, id: SessionId) -> Result<bool> {
+        self.check_store()?;
         let revoke = async { Ok(self.0.store.delete(id).await?) };
         let revoked = self.0.deadline(revoke).await;
         // Also after a failure, which may be that of the answer alone.
@@ -120,8 +130,10 @@ impl Sessions {
 
     /// Ends all sessions of an owner, as when the account is disabled; how many it was.
     ///
-    /// A sign-in of that owner whose request has begun fails to take effect
-    /// ([`SessionEvent::SignInRevoked`]), also one by the request that calls this. A request that signs
+    /// A sign-in of that owner by a request that has come for its session already fails to take effect
+    /// ([`SessionEvent::SignInRevoked`]), also one by the request that calls this. A request has come for its
+    /// session when that is loaded, and with axum when a handler gets it or a
+    /// [`LazySession`](crate::LazySession): so before a password is looked at. A request that signs
     /// in itself, as after a password reset, does it the other way round:
     ///
     /// ```
@@ -141,6 +153,10 @@ impl Sessions {
     /// # Errors
     ///
     /// As [`revoke`](Self::revoke); some sessions may have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`revoke`](Self::revoke): if the future is dropped, any of the sessions may have ended.
     pub async fn revoke_all(&self, owner: &str) -> Result<usize> {
         self.revoke_but(owner, None).await
     }
@@ -152,7 +168,12 @@ impl Sessions {
     ///
     /// As [`revoke_all`](Self::revoke_all), and as [`Session::renew`] and, for a session that is not
     /// stored yet, [`Session::save`]: then nothing was revoked.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`revoke_all`](Self::revoke_all); the session has its new token from when the response is ready.
     pub async fn revoke_others(&self, session: &Session) -> Result<usize> {
+        self.check_store()?;
         let Some(owner) = session.owner() else {
             return Ok(0);
         };
@@ -166,6 +187,7 @@ impl Sessions {
     }
 
     async fn revoke_but(&self, owner: &str, keep: Option<SessionId>) -> Result<usize> {
+        self.check_store()?;
         let now = self.0.now();
         let revoke = async { Ok(self.0.store.delete_by_owner(owner, keep, now).await?) };
         let revoked = self.0.deadline(revoke).await;
@@ -191,12 +213,29 @@ impl Sessions {
     /// # Errors
     ///
     /// As [`revoke_all`](Self::revoke_all).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`revoke_all`](Self::revoke_all).
     pub async fn revoke_everyone(&self) -> Result<usize> {
+        self.check_store()?;
         let revoked = self.0.store.delete_all().await.map_err(Error::from);
         self.0.endings.look_all();
         let count = self.0.watched(revoked)?;
         self.0.tell(&SessionEvent::AllRevoked { count });
         Ok(count)
+    }
+}
+
+impl Sessions {
+    /// Nobody shall believe that a session was ended which nobody can end.
+    fn check_store(&self) -> Result<()> {
+        if self.0.seal.is_whole() {
+            return Err(Error::invalid(
+                "sessions without a store are known to their clients alone: nobody can list or end them",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -37,10 +37,11 @@ use crate::store::erased::{Answer, ErasedStore};
 /// * **Updates can be lost.** Of parallel requests, the response that reaches the client last
 ///   decides the whole session. One that began before a sign-out can bring the session back.
 /// * Sessions cannot be listed or limited, and cannot be changed once the response is on its way:
-///   [`reopen`](crate::Session::reopen) is an error, and [`save`](crate::Session::save) makes nothing
+///   what a handler asks [`Sessions`](crate::Sessions) for is an error, as is
+///   [`reopen`](crate::Session::reopen), and [`save`](crate::Session::save) makes nothing
 ///   durable, it only goes into the response. [`ended`](crate::Session::ended) knows the clock alone.
 ///
-/// So what would need a store does not compile:
+/// So of the settings, those that would need a store do not compile, nor does this:
 ///
 /// ```compile_fail,E0599
 /// # use cloakroom::{KeyRing, SessionLayer};

@@ -309,18 +309,33 @@ mod tests {
     #[test]
     fn every_bit_of_the_secret_is_a_fair_coin() {
         const TOKENS: i32 = 20_000;
-        let mut ones = [0i32; SECRET_LEN * 8];
-        for _ in 0..TOKENS {
-            let token = Token::generate(&Entropy::System, Timestamp::from_millis(1)).unwrap();
-            for (bit, ones) in ones.iter_mut().enumerate() {
-                *ones += i32::from(token.secret.0[bit / 8] >> (bit % 8) & 1);
+        let new: fn() -> Result<Token> =
+            || Token::generate(&Entropy::System, Timestamp::from_millis(1));
+        let renewed: fn() -> Result<Token> = || Token::renew(golden().id, &Entropy::System);
+        for token in [new, renewed] {
+            let mut ones = [0i32; SECRET_LEN * 8];
+            for _ in 0..TOKENS {
+                let token = token().unwrap();
+                for (bit, ones) in ones.iter_mut().enumerate() {
+                    *ones += i32::from(token.secret.0[bit / 8] >> (bit % 8) & 1);
+                }
+            }
+            for (bit, ones) in ones.into_iter().enumerate() {
+                assert!(
+                    (ones - TOKENS / 2).abs() < 425,
+                    "bit {bit} was set {ones} times"
+                );
             }
         }
-        for (bit, ones) in ones.into_iter().enumerate() {
-            assert!(
-                (ones - TOKENS / 2).abs() < 425,
-                "bit {bit} was set {ones} times"
-            );
+    }
+
+    /// S-05: the id is public.
+    #[test]
+    fn the_id_has_no_part_of_the_secret() {
+        for _ in 0..100 {
+            let token = Token::generate(&Entropy::System, Timestamp::from_millis(1)).unwrap();
+            let shared = |part: &[u8]| token.id.as_bytes().windows(4).any(|of| of == part);
+            assert!(!token.secret.0.windows(4).any(shared));
         }
     }
 

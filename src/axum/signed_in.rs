@@ -112,6 +112,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for SignedIn {
 /// # let _: axum::routing::MethodRouter = axum::routing::post(change_password);
 /// ```
 #[derive(Clone, Debug)]
+// Nobody else makes one of somebody who has not signed in lately.
+#[non_exhaustive]
 pub struct FreshlySignedIn<const SECONDS: u64>(pub SignedIn);
 
 impl<const SECONDS: u64> Deref for FreshlySignedIn<SECONDS> {

@@ -64,8 +64,12 @@ impl Session {
             return;
         };
         let context = &self.0.context;
-        let place = context.endings.place(watch.id, self.owner());
+        let mut place = context.endings.place(watch.id, self.owner());
         loop {
+            let owner = self.owner();
+            if place.owner() != owner.as_deref() {
+                place = context.endings.place(watch.id, owner);
+            }
             // Before the look, so that what happens during it is a reason for the next.
             let reason = place.reason();
             self.took_new_token(&mut watch);

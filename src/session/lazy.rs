@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
@@ -30,7 +30,8 @@ use crate::visit::Visit;
 /// nothing is parsed and the store is not asked. Clones are cheap and share the session.
 ///
 /// With axum, take [`Session`] in the handler instead: its extractor does this. In a plain Tower
-/// service:
+/// service, where one that signs somebody in loads it *before* it looks at the password, so that
+/// [`Sessions::revoke_all`](crate::Sessions::revoke_all) meanwhile stops it:
 ///
 /// ```
 /// use cloakroom::{LazySession, MemoryStore, SessionLayer};
@@ -66,6 +67,8 @@ struct Pending {
     carried: Carried,
     visit: Option<Box<Visit>>,
     progress: Mutex<Progress>,
+    /// When a handler got this, to load the session later, in milliseconds; 0 if none did.
+    given: AtomicU64,
     // Apart from it, so that a request that does not use its session gets by without the lock. Whoever sets one of
     // these looks at the progress, or at another one, after that, so one of two sees what the other has set.
     /// Somebody asked, so the response depends on the session.
@@ -171,6 +174,7 @@ impl LazySession {
             carried,
             visit,
             progress: Mutex::default(),
+            given: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -185,7 +189,10 @@ impl LazySession {
     ///
     /// # Errors
     ///
-    /// [`Error::is_store`](crate::Error::is_store) if the store fails or does not answer in time; the next call tries again.
+    /// [`Error::is_store`](crate::Error::is_store) if the store fails or does not answer in time, and
+    /// [`Error::is_random`](crate::Error::is_random) if [clients are
+    /// watched](crate::SessionLayerBuilder::watch_client) and the operating system gives no random bytes; the next
+    /// call tries again.
     ///
     /// # Cancel safety
     ///
@@ -207,8 +214,22 @@ impl LazySession {
             ..
         } = pending;
         let session = load(context, carried, visit.as_deref()).await?;
+        let given = pending.given.load(Ordering::Relaxed);
+        if given > 0 {
+            session.begin(Timestamp::from_millis(given));
+        }
         loading.session = Some(session.clone());
         Ok(session)
+    }
+
+    /// Notes that a handler has it from now on, and may sign somebody in once it has looked at a password: a revocation
+    /// from now on counts, also before the session is loaded.
+    #[cfg(feature = "axum")]
+    pub(crate) fn give(&self) {
+        let now = self.0.context.now().as_millis();
+        let relaxed = Ordering::Relaxed;
+        // The first one counts.
+        let _ = self.0.given.compare_exchange(0, now, relaxed, relaxed);
     }
 
     /// This request does not count as use of the session, as [`Session::no_touch`] has it, whether or

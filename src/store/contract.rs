@@ -42,7 +42,8 @@ use crate::record::{Record, Version};
 /// 14. `delete_expired_is_bounded`: removes at most `limit` records, expired ones only, and says how
 ///     many. A store whose records vanish by themselves answers 0 and does nothing.
 /// 15. `list_by_owner_shows_live_sessions`: those and no others, with their current records; a
-///     session whose owner changed is listed under the new one.
+///     session whose owner changed is listed under the new one. One whose record is damaged is nobody's,
+///     and left out.
 /// 16. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
 ///     how many; nobody else's.
 /// 17. `sign_in_stores_like_create_and_update`: without an expected version as `create` does, with one
@@ -56,8 +57,8 @@ use crate::record::{Record, Version};
 ///     live sessions afterwards, also if many sign in at once: either the others whose
 ///     `authenticated` is earliest are deleted, or nothing changes and the answer is
 ///     [`SignIn::Full`]. Only a sign-in that is done evicts anybody.
-/// 20. `delete_all_leaves_nothing`: all sessions are removed, and it says how many were live. Those
-///     that are created while it runs may stay; revocations stay remembered.
+/// 20. `delete_all_leaves_nothing`: all sessions are removed, and it says how many. Those that are
+///     created while it runs may stay; revocations stay remembered.
 /// 21. `data_is_opaque`: any bytes of any length up to 16 MiB, and any owner of 1 to 255 bytes of
 ///     UTF-8 without NUL, compared byte by byte.
 ///
@@ -193,7 +194,7 @@ pub trait SessionStore: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Admission {
-    /// When the request began in which the owner signs in: a revocation since then counts.
+    /// When the request came for its session in which the owner signs in: a revocation since then counts.
     pub began: Timestamp,
     /// How many sessions the owner may have.
     pub limit: Option<OwnerLimit>,

@@ -32,9 +32,10 @@ use crate::token::Digest;
 /// pushes out expired ones first, then those without an owner, and then those of signed-in users:
 /// **they are signed out**. Within each kind those go first that were not used (loaded, updated or
 /// touched) for longest. The session that needs the room is never refused, even if it alone exceeds a
-/// bound. A flood of anonymous sessions so costs at most one signed-in user the session (ASVS
-/// 2.4.1); it does push out the carts of guests: give the store room for more sessions than you
-/// expect to be live at once.
+/// bound. A flood of anonymous sessions so costs no more signed-in users their session than the largest of
+/// these takes room from (ASVS 2.4.1): one by their number, and by bytes as many as have together what a
+/// layer's [`max_size`](crate::SessionLayerBuilder::max_size) lets one guest store. It does push out the carts
+/// of guests: give the store room for more sessions than you expect to be live at once.
 ///
 /// Operations remove a few expired sessions in passing, so that their memory is free soon. Without
 /// traffic they stay until [`delete_expired`](SessionStore::delete_expired) is called.
@@ -1313,6 +1314,25 @@ mod tests {
             assert!(live.map(|(id, row)| (*id, row.record())).eq(expected));
             drop(sessions);
             assert_consistent(&store);
+        }
+    }
+
+    /// S-69: by bytes as well, whatever their size.
+    #[tokio::test]
+    async fn guests_take_the_room_of_one_guest_from_those_who_signed_in() {
+        let (users, small, large) = (50, 100, 3_000);
+        let one = COST + "ada".len() + small;
+        let store = MemoryStore::builder().max_bytes(usize::from(users) * one);
+        let store = store.build();
+        for n in 0..users {
+            let user = record(9, Some("ada"), small);
+            let _ = store.create(id(n), &user, at(0)).await.unwrap();
+        }
+        for n in users..=u8::MAX {
+            let guest = record(9, None, large);
+            let _ = store.create(id(n), &guest, at(0)).await.unwrap();
+            let left = store.list_by_owner("ada", at(0)).await.unwrap().len();
+            assert_eq!(left, usize::from(users) - (COST + large).div_ceil(one));
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use std::vec;
 
@@ -11,6 +13,7 @@ use mysql_async::{
     Conn, DriverError, Opts, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, Row,
     ServerError, UrlError, Value,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::clock::Timestamp;
@@ -356,6 +359,8 @@ impl SessionStore for MysqlStore {
                 let id = SessionId::from_bytes(values.array()?);
                 Ok((id, decode(values)?))
             })
+            // A damaged one is nobody's session.
+            .filter(|read| !matches!(read, Err(error) if StoreError::is_corrupt(error)))
             .collect()
     }
 
@@ -596,12 +601,21 @@ impl Answer {
     }
 }
 
+/// A connection, which goes back to the pool.
+struct Held {
+    // It goes first, so that who comes next finds it on its way back.
+    conn: Conn,
+    _turn: OwnedSemaphorePermit,
+}
+
 /// The connections, and what is said on them.
 struct Inner {
     table: String,
     statements: [String; OPERATIONS],
     config: Opts,
     pool: Pool,
+    /// One for each connection that the pool may have.
+    turns: Arc<Semaphore>,
     /// The server's `max_allowed_packet` of when we connected.
     largest: usize,
 }
@@ -621,11 +635,13 @@ impl Inner {
             table: table.to_owned(),
             statements: statements(table),
             pool: Pool::new(config.clone()),
+            turns: Arc::new(Semaphore::new(connections.max(1))),
             config,
             largest: usize::MAX,
         };
         // The first one shows whether it works at all.
-        let mut conn = inner.conn().await?;
+        let mut held = inner.conn().await?;
+        let conn = &mut held.conn;
         let facts = "SELECT VERSION(), @@max_allowed_packet";
         let facts: Option<(String, usize)> = conn.query_first(facts).await?;
         let (version, largest) = facts.unwrap_or_default();
@@ -637,14 +653,44 @@ impl Inner {
     }
 
     /// A connection that works, as far as one can know without asking.
-    async fn conn(&self) -> Result<Conn, Problem> {
-        match timeout(CONNECT, self.pool.get_conn()).await {
-            Ok(Ok(conn)) => Ok(conn),
+    async fn conn(&self) -> Result<Held, Problem> {
+        match timeout(CONNECT, self.take()).await {
+            Ok(Ok(held)) => Ok(held),
             Ok(Err(mysql_async::Error::Driver(DriverError::PoolDisconnected))) => {
                 Err(Problem::Stopped)
             }
             Ok(Err(error)) => Err(Problem::Connect(server(&self.config), Some(error))),
             Err(_) => Err(Problem::Connect(server(&self.config), None)),
+        }
+    }
+
+    /// Waits for a connection in a line of our own. Whoever leaves that of the pool in the moment of being called takes
+    /// the call along: nobody behind them is called any more, for as long as others join the line.
+    async fn take(&self) -> Result<Held, mysql_async::Error> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.expect("it is never closed");
+        let mut taking = Box::pin(self.pool.get_conn());
+        let at_once = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await;
+        if let Poll::Ready(conn) = at_once {
+            return Ok(Held {
+                conn: conn?,
+                _turn: turn,
+            });
+        }
+        // It is still being given back, or is to be made. A task of its own does not leave before that is done.
+        let (give, given) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Ok(conn) = timeout(CONNECT, taking).await {
+                let _ = give.send((conn, turn));
+            }
+        });
+        match given.await {
+            Ok((conn, turn)) => Ok(Held {
+                conn: conn?,
+                _turn: turn,
+            }),
+            // The runtime ends, or it took too long, which the caller sees by itself.
+            Err(_) => pending().await,
         }
     }
 
@@ -656,9 +702,9 @@ impl Inner {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut conn = self.conn().await.map_err(StoreError::new)?;
+            let mut held = self.conn().await.map_err(StoreError::new)?;
             let statement = &self.statements[operation as usize];
-            let error = match ask(&mut conn, statement, params()).await {
+            let error = match ask(&mut held.conn, statement, params()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -668,7 +714,7 @@ impl Inner {
             }
             // A transaction may be open, or the server may be one that only reads by now: the next call
             // starts afresh. It is no matter whether the server hears of it.
-            let _ = conn.disconnect().await;
+            let _ = held.conn.disconnect().await;
             return Err(StoreError::new(self.explain(error, &params())));
         }
     }
@@ -779,10 +825,10 @@ fn is_too_old(text: &str, (major, minor, _): (u16, u16, u16)) -> bool {
 /// The schema.
 impl Inner {
     async fn migrate(&self) -> Result<(), Problem> {
-        let mut conn = self.conn().await?;
-        let migrated = self.migrate_on(&mut conn).await;
+        let mut held = self.conn().await?;
+        let migrated = self.migrate_on(&mut held.conn).await;
         // The lock goes with it.
-        let _ = conn.disconnect().await;
+        let _ = held.conn.disconnect().await;
         migrated.map_err(|problem| problem.or_rights(&self.table))
     }
 

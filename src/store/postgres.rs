@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio_postgres::config::Host;
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Config, Row};
 use uuid::Uuid;
@@ -300,11 +301,17 @@ fn parse(url: &str) -> Result<Config, Problem> {
     }
     // It always is, where TLS is required.
     let url = url.replace("sslmode=verify-full", "sslmode=require");
-    url.parse().map_err(|error| {
+    let config: Config = url.parse().map_err(|error| {
         // With one `@`, what is behind it is no password, and the parser's message may quote it.
         let quotes_no_secret = url.matches('@').count() == 1 && !url.contains("password");
         Problem::Url(quotes_no_secret.then_some(error))
-    })
+    })?;
+    // The end of a password with an `@` of its own: hosts are in messages.
+    let is_secret = |host: &Host| matches!(host, Host::Tcp(host) if host.contains('@'));
+    if config.get_hosts().iter().any(is_secret) {
+        return Err(Problem::Url(None));
+    }
+    Ok(config)
 }
 
 impl SessionStore for PostgresStore {
@@ -414,6 +421,8 @@ impl SessionStore for PostgresStore {
         let rows = self.0.query(Operation::List, params![owner, now]).await?;
         rows.iter()
             .map(|row| Ok((get::<Uuid>(row, "id")?.into(), decode(row)?)))
+            // A damaged one is nobody's session.
+            .filter(|read| !matches!(read, Err(error) if StoreError::is_corrupt(error)))
             .collect()
     }
 

@@ -554,10 +554,16 @@ impl Db {
         owner: &str,
         now: Timestamp,
     ) -> Result<Vec<(SessionId, Record)>, StoreError> {
-        self.select(&self.sql.list, params![owner, millis(now)], |row| {
-            let id = row.get("id").map_err(StoreError::corrupt)?;
-            Ok((SessionId::from_bytes(id), decode(row)?))
-        })
+        let listed = self.select(&self.sql.list, params![owner, millis(now)], |row| {
+            let id = row.get("id").map_err(StoreError::corrupt);
+            let read = id.and_then(|id| Ok((SessionId::from_bytes(id), decode(row)?)));
+            // A damaged one is nobody's session.
+            Ok(match read {
+                Err(error) if error.is_corrupt() => None,
+                read => Some(read?),
+            })
+        });
+        Ok(listed?.into_iter().flatten().collect())
     }
 
     fn delete_by_owner(

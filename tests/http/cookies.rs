@@ -223,6 +223,23 @@ async fn the_default_cookie_has_the_safe_attributes_and_no_others() {
     );
 }
 
+/// S-15, S-16, S-17, S-24: an age takes the place of nothing.
+#[tokio::test]
+async fn a_persistent_cookie_has_the_same_attributes() {
+    let server = Server::with(|b| b.persistent(true));
+    let cookie = server.client().get("/write").await.ok().cookie().unwrap();
+    assert_eq!(
+        cookie.attributes,
+        [
+            "HttpOnly",
+            "Max-Age=3600",
+            "Path=/",
+            "SameSite=Lax",
+            "Secure"
+        ]
+    );
+}
+
 /// S-17: `SameSite` is written on every cookie, as configured.
 #[tokio::test]
 async fn same_site_is_always_written() {

@@ -375,6 +375,19 @@ async fn without_random_bytes_there_is_no_token() {
     assert_eq!(server.memory.len(), 0);
 }
 
+/// S-03, S-83: a page never shows the secret without its mask.
+#[tokio::test]
+async fn without_random_bytes_there_is_no_token_of_a_secret_either() {
+    let fill = |_: &mut [u8]| Err(std::io::Error::other("none"));
+    let client = Server::new().visitor().await;
+    let settings = SessionLayer::builder(client.server.store.clone()).entropy(fill);
+    let client = client.twin_at(&client.server.under(settings));
+    let seen = client
+        .act(|s| s.csrf_token().map(|token| token.to_string()))
+        .await;
+    assert!(seen.error().is_random());
+}
+
 /// `clear` drops the token for good: the next one is not derived from the client's token again.
 #[tokio::test]
 async fn the_token_of_before_a_clear_is_refused_after_it() {

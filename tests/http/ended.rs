@@ -396,6 +396,26 @@ async fn a_wait_that_nobody_polls_holds_up_no_response() {
     assert!(takes(&mut ended).await < Some(Duration::from_secs(1)));
 }
 
+/// Whose the session is, is known to who waits since before that as well.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_reaches_who_waits_since_before_the_sign_in() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let seen = client.run(async move |s: Session| {
+        let mut ended = ended(&s);
+        assert!(!is_over(&mut ended).await);
+        *keep.lock().unwrap() = Some(ended);
+        s.sign_in("ada")
+    });
+    seen.await.ok();
+    let mut ended = kept.lock().unwrap().take().unwrap();
+    assert!(!is_over(&mut ended).await, "it follows the sign-in");
+    assert_eq!(server.sessions.revoke_all("ada").await.unwrap(), 1);
+    assert!(is_over(&mut ended).await);
+}
+
 /// Where nobody wants to ask the store again, only what happens in this process is noticed.
 #[tokio::test(start_paused = true)]
 async fn an_interval_without_end_is_none() {

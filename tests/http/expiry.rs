@@ -178,6 +178,17 @@ async fn the_stored_end_is_never_beyond_the_deadline() {
     }
 }
 
+/// S-48: also the end that a touch tells the store.
+#[tokio::test]
+async fn a_touch_does_not_move_the_end_beyond_the_deadline() {
+    let server = Server::with(|b| b.anonymous_timeout(90 * MINUTE));
+    let client = server.visitor().await;
+    let deadline = server.clock.now().saturating_add(90 * MINUTE);
+    server.clock.advance(50 * MINUTE);
+    assert_eq!(client.get("/read").await.ok().calls, "load touch");
+    assert_eq!(client.record().await.unwrap().expires, deadline);
+}
+
 /// S-45: a request that takes longer than its session lives does not bring it back.
 #[tokio::test]
 async fn a_session_may_end_while_a_request_is_under_way() {

@@ -823,3 +823,31 @@ async fn errors_say_what_happened_and_why() {
     );
     let _: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
 }
+
+/// Closures that hold their session would keep it, and themselves, for good.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_to_nothing_keeps_nothing_alive() {
+    let server = Server::new();
+    let client = server.visitor().await;
+    server.store.always(Operation::Update, Fault::Fail);
+    for is_given_up in [false, true] {
+        let marker = Arc::new(());
+        let held = Arc::clone(&marker);
+        let request = client.run(async move |s: Session| {
+            let session = s.clone();
+            s.update("n", move |n: &mut u64| {
+                let _ = (&session, &held);
+                *n += 1;
+            })?;
+            if is_given_up {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Error>(())
+        });
+        match tokio::time::timeout(Duration::from_secs(1), request).await {
+            Ok(seen) => assert_eq!(seen.status, StatusCode::SERVICE_UNAVAILABLE),
+            Err(_) => assert!(is_given_up),
+        }
+        assert_eq!(Arc::strong_count(&marker), 1, "given up: {is_given_up}");
+    }
+}

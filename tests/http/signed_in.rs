@@ -336,6 +336,17 @@ async fn a_clock_that_is_set_back_does_not_refresh_a_sign_in() {
     assert!(!fresh);
 }
 
+/// S-49, S-73.
+#[tokio::test]
+async fn a_sign_in_in_the_future_is_not_fresh() {
+    let client = Server::new().visitor().await;
+    client.get("/login").await.ok();
+    client.server.clock.go_back(10 * MINUTE);
+    client.get("/write").await.ok();
+    let fresh = client.look(|s| s.authenticated_within(5 * MINUTE)).await;
+    assert!(!fresh);
+}
+
 /// S-38: role, password, acting for somebody else: the pattern that the docs of `renew` give.
 #[tokio::test]
 async fn a_change_of_what_the_session_may_do_renews_its_token() {

@@ -1,11 +1,16 @@
 //! Sessions without a store, whole in their clients' cookies.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::{ConfigError, KeyRing, Session, SessionLayer, SessionValue, Typed};
-use http::StatusCode;
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post;
+use cloakroom::{ConfigError, KeyRing, Session, SessionLayer, SessionValue, Sessions, Typed};
 use http::header::SET_COOKIE;
+use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
+use tower::ServiceExt as _;
 
 use crate::support::{Client, Log, Server, Stateless, Told, bytes_of};
 
@@ -396,6 +401,46 @@ async fn a_copy_of_a_cookie_outlives_what_comes_after_it() {
     parallel.act(|s| s.insert("b", 2)).await.ok();
     assert_eq!(client.look(Session::keys).await, ["a", "n"]);
     assert_eq!(parallel.look(Session::keys).await, ["b", "n"]);
+}
+
+/// Nobody is told that a session was ended which still opens.
+#[tokio::test]
+async fn what_only_a_store_can_do_is_refused() {
+    async fn ask(session: Session, sessions: Sessions) {
+        assert!(sessions.list("ada").await.unwrap_err().is_invalid());
+        let revoked = sessions.revoke(session.id().unwrap()).await;
+        assert!(revoked.unwrap_err().is_invalid());
+        assert!(sessions.revoke_all("ada").await.unwrap_err().is_invalid());
+        let others = sessions.revoke_others(&session).await;
+        assert!(others.unwrap_err().is_invalid());
+        assert!(sessions.revoke_everyone().await.unwrap_err().is_invalid());
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let layer = SessionLayer::stateless(ring())
+        .on_event(move |event| tell.lock().unwrap().push(format!("{event:?}")))
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .route("/login", post(async |s: Session| s.sign_in("ada")))
+        .route("/", post(ask))
+        .layer(layer);
+    let send = async |request: http::request::Builder| {
+        let request = request.body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap()
+    };
+    let signed_in = send(Request::post("/login")).await;
+    let cookie = &signed_in.headers()[SET_COOKIE];
+    let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
+    let asked = send(Request::post("/").header("cookie", cookie)).await;
+    assert_eq!(asked.status(), StatusCode::OK);
+    // Not even a renewal.
+    assert!(!asked.headers().contains_key(SET_COOKIE));
+    let told = told.lock().unwrap();
+    assert!(
+        !told.iter().any(|event| event.contains("Revoked")),
+        "{told:?}"
+    );
 }
 
 /// S-30.

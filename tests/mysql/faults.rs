@@ -628,6 +628,31 @@ async fn a_store_that_is_dropped_closes_its_connections() {
     .await;
 }
 
+/// S-71: as clients do that leave in the moment in which a connection is there for them.
+#[tokio::test]
+async fn who_leaves_while_waiting_for_a_connection_leaves_it_to_the_next() {
+    let table = table();
+    store(&table).await;
+    let builder = MysqlStore::builder().table(&table).connections(1);
+    let store = builder.connect(&server().url()).await.unwrap();
+    let pause = || tokio::time::sleep(Duration::from_millis(50));
+    for _ in 0..5 {
+        pause().await;
+        let mut has = Box::pin(store.load(id(1), NOW));
+        let mut leaves = Box::pin(store.load(id(2), NOW));
+        let mut waits = Box::pin(store.load(id(3), NOW));
+        for load in [&mut has, &mut leaves, &mut waits] {
+            assert!(futures_util::poll!(load).is_pending());
+        }
+        assert_eq!(has.await.unwrap(), None);
+        // It is called, and not polled any more.
+        pause().await;
+        drop(leaves);
+        let waited = timeout(Duration::from_secs(1), waits).await;
+        assert_eq!(waited.expect("it is called").unwrap(), None);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_wait_for_a_connection_get_one() {
     let table = table();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloakroom::SessionLayer;
-use cloakroom::store::{SessionStore as _, Timestamp, Version};
+use cloakroom::store::{Create, SessionStore as _, Timestamp, Version};
 use mysql_async::prelude::Queryable as _;
 
 use super::{
@@ -51,6 +51,25 @@ async fn a_damaged_row_is_corrupt_and_nobodys_session() {
         let read = text(send(&app, "/read", &cookie).await).await;
         assert_eq!(read, "new", "{damage}");
     }
+}
+
+/// S-74: one that is damaged hides no other.
+#[tokio::test]
+async fn a_list_leaves_out_what_is_damaged() {
+    let (mut client, table) = (client().await, table());
+    let store = store(&table).await;
+    let owned = record(Some("ada"));
+    for n in [1, 2] {
+        let created = store.create(id(n), &owned, NOW).await.unwrap();
+        assert_eq!(created, Create::Done);
+    }
+    let id_of_one = hex(id(1).as_bytes());
+    let damage =
+        format!("UPDATE `{table}` SET created = 253402300800000 WHERE id = X'{id_of_one}'");
+    assert_eq!(run(&mut client, &damage).await, 1);
+    let list = store.list_by_owner("ada", NOW).await.unwrap();
+    assert_eq!(list, [(id(2), owned)]);
+    assert_eq!(store.delete_by_owner("ada", None, NOW).await.unwrap(), 2);
 }
 
 /// S-74.

@@ -133,6 +133,7 @@ async fn a_url_that_is_none_is_refused_without_showing_the_password() {
         "host=h user=u password=hunter2 x",
         "postgres://u:hunter2@h:port/db",
         "postgres://u:@?hunter2=x@h",
+        "postgres://u:x@hunter2@127.0.0.1:1/db",
         "postgres://u:hunter2@h?colour=red",
     ] {
         let error = refused(url).await;

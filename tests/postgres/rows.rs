@@ -46,6 +46,24 @@ async fn a_damaged_row_is_corrupt_and_nobodys_session() {
     }
 }
 
+/// S-74: one that is damaged hides no other.
+#[tokio::test]
+async fn a_list_leaves_out_what_is_damaged() {
+    let (psql, table) = (psql().await, table());
+    let store = store(&table).await;
+    let owned = record(Some("ada"));
+    for n in [1, 2] {
+        let created = store.create(id(n), &owned, NOW).await.unwrap();
+        assert_eq!(created, Create::Done);
+    }
+    let id_of_one = uuid::Uuid::from(id(1));
+    let damage = format!("UPDATE \"{table}\" SET digest = '' WHERE id = '{id_of_one}'");
+    assert_eq!(psql.execute(&damage, &[]).await.unwrap(), 1);
+    let list = store.list_by_owner("ada", NOW).await.unwrap();
+    assert_eq!(list, [(id(2), owned)]);
+    assert_eq!(store.delete_by_owner("ada", None, NOW).await.unwrap(), 2);
+}
+
 /// S-74.
 #[tokio::test]
 async fn a_column_of_another_type_is_corrupt() {

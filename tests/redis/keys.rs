@@ -426,6 +426,12 @@ async fn each_operation_is_one_round_trip() {
     assert_eq!(sent(), ["EVALSHA"]);
     store.delete_expired(now(), 100).await.unwrap();
     assert_eq!(sent(), [""; 0]);
+    // Step by step: no command holds the server up (S-57).
+    store.delete_all().await.unwrap();
+    let sent = sent();
+    assert!(sent.iter().any(|name| name == "SCAN"), "{sent:?}");
+    let blocks = |name: &String| name == "KEYS" || name.starts_with("FLUSH");
+    assert!(!sent.iter().any(blocks), "{sent:?}");
 }
 
 #[tokio::test]

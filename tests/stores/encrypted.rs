@@ -99,6 +99,21 @@ async fn data_is_sealed_by_each_kind_of_write() {
     assert_eq!(list, [(id(1), third)]);
 }
 
+/// S-14, S-74: one that no key opens, as once the old key was taken away, hides no other.
+#[tokio::test]
+async fn a_list_leaves_out_what_no_key_opens() {
+    let memory = MemoryStore::new();
+    let old = EncryptedStore::new(memory.clone(), DataKeys::new(OLD).unwrap());
+    let new = encrypted(memory);
+    let mut owned = record("{}");
+    owned.owner = Some("ada".into());
+    create(&old, id(1), &owned).await;
+    create(&new, id(2), &owned).await;
+    let list = new.list_by_owner("ada", NOW).await.unwrap();
+    assert_eq!(list, [(id(2), owned)]);
+    assert_eq!(new.delete_by_owner("ada", None, NOW).await.unwrap(), 2);
+}
+
 /// S-14: nor do whole rows.
 #[tokio::test]
 async fn swapped_data_opens_for_neither_session() {

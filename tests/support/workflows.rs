@@ -721,6 +721,8 @@ pub(crate) async fn no_record_holds_a_secret<S: SessionStore>(handles: [S; 2]) {
     let client = app.one.visitor().await;
     for path in ["/read", "/login", "/write"] {
         client.get(path).await.ok();
+        // Derived from the token.
+        client.act(|s| s.csrf_token().map(drop)).await.ok();
         let bytes = app.record(&client).await.unwrap().encode();
         let token = bytes_of(&client.the_token());
         let secret = &token[16..];

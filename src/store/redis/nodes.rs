@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, ConnectionManager};
@@ -53,6 +53,17 @@ struct Known {
     connections: HashMap<Address, Connection>,
     /// How often somebody looked.
     looks: usize,
+}
+
+/// Somebody looks, until this is dropped: also if the runtime ends meanwhile, or has.
+struct Looking(Weak<Nodes>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        if let Some(nodes) = self.0.upgrade() {
+            nodes.is_looking.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Nodes {
@@ -183,9 +194,9 @@ impl Nodes {
         if self.is_looking.swap(true, Ordering::Relaxed) {
             return;
         }
-        let this = Arc::downgrade(self);
+        let looking = Looking(Arc::downgrade(self));
         tokio::spawn(async move {
-            if let Some(this) = this.upgrade() {
+            if let Some(this) = looking.0.upgrade() {
                 if let Err(error) = this.look().await {
                     tracing::warn!(
                         target: "cloakroom",
@@ -194,8 +205,8 @@ impl Nodes {
                     );
                 }
                 tokio::time::sleep(REST).await;
-                this.is_looking.store(false, Ordering::Relaxed);
             }
+            drop(looking);
         });
     }
 
@@ -341,6 +352,33 @@ fn slot(key: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn somebody_else_looks_after_a_runtime_has_ended() {
+        let nodes = Arc::new(Nodes {
+            info: redis::IntoConnectionInfo::into_connection_info("redis://127.0.0.1:1").unwrap(),
+            given: vec![("127.0.0.1".into(), 1)],
+            known: Mutex::default(),
+            is_looking: AtomicBool::new(false),
+            is_suspect: AtomicBool::new(false),
+        });
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
+        for is_begun in [false, true] {
+            runtime().block_on(async {
+                nodes.look_soon();
+                assert!(nodes.is_looking.load(Ordering::Relaxed));
+                if is_begun {
+                    tokio::task::yield_now().await;
+                }
+            });
+            assert!(!nodes.is_looking.load(Ordering::Relaxed));
+        }
+    }
 
     #[test]
     fn a_key_has_the_slot_that_the_specification_says() {

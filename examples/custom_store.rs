@@ -137,9 +137,11 @@ impl SessionStore for MapStore {
         let Tables { records, revoked } = &mut *self.tables();
         let at = revoked.entry((owner.to_owned(), keep)).or_insert(now);
         *at = now.max(*at);
-        let before = records.len();
-        records.retain(|id, record| record.owner.as_deref() != Some(owner) || Some(*id) == keep);
-        Ok(before - records.len())
+        let theirs = |id: &SessionId, record: &mut Record| {
+            record.owner.as_deref() == Some(owner) && Some(*id) != keep
+        };
+        let removed = records.extract_if(theirs);
+        Ok(removed.filter(|(_, record)| record.expires > now).count())
     }
 
     async fn delete_all(&self) -> Result<usize, StoreError> {

@@ -406,7 +406,7 @@ fn is_domain(domain: &str) -> bool {
 
 /// A combination of settings that cannot work, found when the layer is built.
 ///
-/// Each message says how to mend it.
+/// Each message says how to mend it, also as `Debug`.
 ///
 /// ```
 /// use cloakroom::{ConfigError, MemoryStore, SessionLayer};
@@ -418,8 +418,9 @@ fn is_domain(domain: &str) -> bool {
 /// let error = layer.unwrap_err();
 /// assert!(matches!(error, ConfigError::HostPrefix { .. }));
 /// assert!(error.to_string().contains("use the prefix `__Secure-`"));
+/// assert_eq!(format!("{error:?}"), error.to_string());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The cookie's name is empty or has a character that a cookie's name cannot have.
@@ -522,6 +523,13 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+/// The message: it is what is printed of an error that `main` returns.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for ConfigError {

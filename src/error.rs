@@ -295,7 +295,7 @@ fn shown(key: &str) -> impl fmt::Display {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.kind {
-            Kind::Store => f.write_str("the session store failed"),
+            Kind::Store => f.write_str("the session could not be read or stored"),
             Kind::Timeout => f.write_str("the session store did not answer in time"),
             Kind::Random => f.write_str("the operating system gave no random bytes"),
             Kind::Encode(key) => write!(f, "the value for `{}` does not serialize", shown(key)),
@@ -379,10 +379,10 @@ impl StdError for Error {
 /// let down = StoreError::new("connection refused");
 /// assert_eq!(down.to_string(), "the session store failed");
 /// assert_eq!(down.source().unwrap().to_string(), "connection refused");
+/// assert_eq!(format!("{down:?}"), "the session store failed: connection refused");
 /// assert!(!down.is_corrupt());
 /// assert!(StoreError::corrupt("row cut short").is_corrupt());
 /// ```
-#[derive(Debug)]
 pub struct StoreError {
     corrupt: bool,
     source: BoxError,
@@ -420,6 +420,19 @@ impl fmt::Display for StoreError {
         } else {
             "the session store failed"
         })
+    }
+}
+
+/// The message and those of its causes: it is what is printed of an error that `main` returns.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -456,8 +456,8 @@ impl<S: SessionStore, E> SessionLayerBuilder<S, E> {
         self
     }
 
-    /// How long a token that was replaced by [`renew_every`](Self::renew_every) is still accepted.
-    /// Default: not at all. A token replaced by `renew` or `sign_in` never is.
+    /// How long a token that was replaced by [`renew_every`](Self::renew_every) is still accepted; shorter than
+    /// that. Default: not at all. A token replaced by `renew` or `sign_in` never is.
     pub fn renewal_grace(mut self, time: Duration) -> Self {
         self.settings.renewal_grace = time;
         self

@@ -587,9 +587,6 @@ impl Session {
     /// in an earlier request for a guest, is dropped with them or without: nobody is kept signed in who
     /// did not ask for it. The [CSRF token](Self::csrf_token) is dropped in any case.
     ///
-    /// *How* they proved it, with a password, a second factor or a passkey, is a value of yours: set it
-    /// right after this, each time, as `session.insert("method", "passkey")?`.
-    ///
     /// ```
     /// # let session = cloakroom::test_util::session();
     /// session.insert("cart", ["umbrella"])?;
@@ -597,6 +594,34 @@ impl Session {
     /// assert!(session.contains("cart"));
     /// session.sign_in("grace")?;
     /// assert!(!session.contains("cart"));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    ///
+    /// *How* they proved it, with a password, a second factor or a passkey, is a value of yours: set it each time,
+    /// and take its absence for the weakest.
+    ///
+    /// # If the response fails
+    ///
+    /// A sign-in counts also if the response is 5xx or made of an [`Error`]. Values that the request has set and not
+    /// [saved](Self::save) are dropped then, those that say what the owner may *not* do as well: a
+    /// `second_factor_pending` beside a sign-in is gone if the handler fails after it. So sign in when all is proven.
+    /// Until then, who it may become is a value of the guest's session. What must be there with a sign-in is
+    /// saved before it:
+    ///
+    /// ```
+    /// # async fn proven(session: cloakroom::Session) -> cloakroom::Result<()> {
+    /// // The password was right, and the second factor is now:
+    /// if let Some(owner) = session.take::<String>("half_signed_in")? {
+    ///     session.insert("method", "password and code")?;
+    ///     session.save().await?;
+    ///     session.sign_in(owner)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # let session = cloakroom::test_util::session();
+    /// # session.insert("half_signed_in", "ada")?;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(proven(session.clone()))?;
+    /// # assert_eq!(session.owner().as_deref(), Some("ada"));
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     ///

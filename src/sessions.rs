@@ -130,6 +130,9 @@ impl Sessions {
 
     /// Ends all sessions of an owner, as when the account is disabled; how many it was.
     ///
+    /// If the request's own is among them, what else it changes goes with that, and its client keeps the cookie. To
+    /// leave a notice, [`destroy`](Session::destroy) it as well, and then insert: that begins another.
+    ///
     /// A sign-in of that owner by a request that has come for its session already fails to take effect
     /// ([`SessionEvent::SignInRevoked`]), also one by the request that calls this. A request has come for its
     /// session when that is loaded, and with axum when a handler gets it or a

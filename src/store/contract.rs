@@ -45,7 +45,7 @@ use crate::record::{Record, Version};
 ///     session whose owner changed is listed under the new one. One whose record is damaged is nobody's,
 ///     and left out.
 /// 16. `delete_by_owner_spares_only_the_kept`: the sessions of that owner, except `keep`, and says
-///     how many; nobody else's.
+///     how many of them were live; nobody else's.
 /// 17. `sign_in_stores_like_create_and_update`: without an expected version as `create` does, with one
 ///     as `update` does; the session is then listed under the record's owner.
 /// 18. `sign_in_is_refused_after_a_revocation`: after a `delete_by_owner` at a time not before

@@ -628,10 +628,8 @@ impl Sessions {
         revoked.again(now, keep);
         let ids = self.sessions_of(owner).map(|(id, _)| id);
         let ids: Vec<_> = ids.filter(|id| Some(*id) != keep).collect();
-        for id in &ids {
-            self.remove(*id);
-        }
-        ids.len()
+        let rows = ids.into_iter().filter_map(|id| self.remove(id));
+        rows.filter(|row| row.expires > now).count()
     }
 
     fn delete_all(&mut self) -> usize {

@@ -202,8 +202,14 @@ BEGIN
     SELECT MIN(s.id) INTO theirs FROM `sessions` AS s WHERE s.owner = whose AND NOT s.id <=> spared;
     WHILE theirs IS NOT NULL DO
         DELETE s FROM `sessions` AS s FORCE INDEX (PRIMARY)
-            WHERE s.id = theirs AND s.owner = whose;
-        SET deleted = deleted + ROW_COUNT();
+            WHERE s.id = theirs AND s.owner = whose AND s.expires > moment;
+        -- Expired ones do not count.
+        IF ROW_COUNT() > 0 THEN
+            SET deleted = deleted + 1;
+        ELSE
+            DELETE s FROM `sessions` AS s FORCE INDEX (PRIMARY)
+                WHERE s.id = theirs AND s.owner = whose;
+        END IF;
         SELECT MIN(s.id) INTO theirs FROM `sessions` AS s
             WHERE s.owner = whose AND NOT s.id <=> spared AND s.id > theirs;
     END WHILE;

@@ -164,7 +164,7 @@ BEGIN
         SELECT s.id FROM "sessions" AS s
             WHERE s.owner = whose AND s.id IS DISTINCT FROM spared ORDER BY s.id FOR UPDATE
     );
-    DELETE FROM "sessions" AS s WHERE s.id = ANY (theirs);
-    GET DIAGNOSTICS deleted = ROW_COUNT;
+    WITH gone AS (DELETE FROM "sessions" AS s WHERE s.id = ANY (theirs) RETURNING s.expires)
+        SELECT count(*) FILTER (WHERE expires > moment) INTO deleted FROM gone;
     RETURN deleted;
 END $$;

@@ -408,7 +408,9 @@ impl Sql {
                 "DELETE FROM {t} WHERE id IN (SELECT id FROM {t} WHERE expires <= ?1 LIMIT ?2)"
             ),
             list: format!("SELECT {COLUMNS}, id FROM {t} WHERE owner = ?1 AND expires > ?2"),
-            delete_by_owner: format!("DELETE FROM {t} WHERE owner = ?1 AND id <> ?2"),
+            delete_by_owner: format!(
+                "DELETE FROM {t} WHERE owner = ?1 AND id <> ?2 RETURNING expires > ?3"
+            ),
             delete_all: format!("DELETE FROM {t}"),
             count_others: format!(
                 "SELECT count(*) FROM {t} WHERE owner = ?1 AND id <> ?2 AND expires > ?3"
@@ -573,8 +575,13 @@ impl Db {
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         let keep = keep.as_ref().map_or(&[][..], |id| id.as_bytes());
-        self.execute(&self.sql.revoke, params![owner, keep, millis(now)])?;
-        self.execute(&self.sql.delete_by_owner, params![owner, keep])
+        let now = millis(now);
+        self.execute(&self.sql.revoke, params![owner, keep, now])?;
+        let gone = params![owner, keep, now];
+        let gone = self.select(&self.sql.delete_by_owner, gone, |row| {
+            row.get(0).map_err(StoreError::new)
+        })?;
+        Ok(gone.into_iter().filter(|is_live: &bool| *is_live).count())
     }
 
     /// Runs `create` or `update`, which have the same parameters.

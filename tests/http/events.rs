@@ -376,7 +376,10 @@ async fn each_failure_of_the_store_is_told_once() {
         assert_eq!(audit.names(), expected, "{operation:?}");
         let log = log.take();
         assert_eq!(log.matches("ERROR").count(), 1, "{log}");
-        assert!(log.contains("the session store failed: "), "{log}");
+        assert!(
+            log.contains("the session could not be read or stored: the session store failed: "),
+            "{log}"
+        );
     }
     let (id, sessions) = (server.visitor().await.id(), &server.sessions);
     audit.take();

@@ -271,7 +271,11 @@ async fn the_applications_error_page_replaces_every_response_to_an_error() {
     // Of an extractor, and of the commit.
     for operation in [Operation::Load, Operation::Update] {
         server.store.inject(operation, 1, Fault::Fail);
-        check(&client.get("/write").await, 503, "the session store failed");
+        check(
+            &client.get("/write").await,
+            503,
+            "the session could not be read or stored",
+        );
     }
     // A status that a handler chose itself is its own affair.
     let seen = client.get("/boom").await;

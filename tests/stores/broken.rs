@@ -76,6 +76,7 @@ enum Bug {
     ListMatchesPrefixes,
     DeleteByOwnerIgnoresKeep,
     DeleteByOwnerCountsTheKept,
+    DeleteByOwnerCountsExpired,
     DeleteByOwnerSparesOne,
     DeleteByOwnerTakesAll,
     // sign_in
@@ -676,6 +677,9 @@ impl SessionStore for Broken {
             self.overwrite(id, &record).await?;
             removed -= usize::from(self.bug == Bug::RevocationForgetsTheKept);
         }
+        if self.bug == Bug::DeleteByOwnerCountsExpired {
+            removed += owned.iter().filter(|(_, r)| r.expires <= now).count();
+        }
         if self.bug == Bug::DeleteByOwnerCountsTheKept {
             removed += owned.iter().filter(|(id, _)| Some(*id) == keep).count();
         }
@@ -780,8 +784,8 @@ caught_by! {
     list_by_owner_shows_live_sessions:
         ListsExpired ListKnowsTheFirstOwner ListShowsTheFirstRecord SignInIsNotListed;
     delete_by_owner_spares_only_the_kept:
-        DeleteByOwnerIgnoresKeep DeleteByOwnerCountsTheKept DeleteByOwnerSparesOne
-        DeleteByOwnerTakesAll;
+        DeleteByOwnerIgnoresKeep DeleteByOwnerCountsTheKept DeleteByOwnerCountsExpired
+        DeleteByOwnerSparesOne DeleteByOwnerTakesAll;
     sign_in_stores_like_create_and_update:
         SignInOverwrites SignInIgnoresTheVersion SignInChecksThenWrites SignInCreates
         SignInIsNotListed SignInKeepsTheOwner SignInConflictCarriesTheRefusedRecord

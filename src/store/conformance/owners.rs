@@ -97,6 +97,19 @@ pub async fn delete_by_owner_spares_only_the_kept<S: SessionStore>(store: S) {
     rule.listed(&ada, &[kept], now, "after `delete_by_owner`")
         .await;
 
+    // Those that have ended are removed, too, and not counted.
+    let brief = full(now);
+    let ended = ending(after(now, MINUTE), another(&brief, now));
+    rule.new_session(&brief, now).await;
+    rule.new_session(&ended, now).await;
+    let removed = rule
+        .delete_by_owner(&brief, None, after(now, 2 * MINUTE))
+        .await;
+    rule.check(
+        removed == 1,
+        format_args!("`delete_by_owner` of a session, and one that has expired, says {removed}"),
+    );
+
     // Whom the kept one belongs to plays no part.
     removes(&ada, Some(other), 1).await;
     rule.absent(kept, now, "after `delete_by_owner`").await;

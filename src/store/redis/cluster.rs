@@ -436,16 +436,22 @@ impl RedisStore {
         entries.retain(|entry| Some(entry.id) != keep);
         let mut ended = Vec::with_capacity(entries.len());
         for entry in &entries {
-            ended.push(self.end(entry.id, owner, &entry.claim));
+            ended.push(self.end(entry.id, owner, &entry.claim, now));
         }
         let ended = together(ended).await?;
         self.forget(owner, &pairs(&entries)).await?;
         Ok(ended.into_iter().sum())
     }
 
-    async fn end(&self, id: SessionId, owner: &str, void: &str) -> Result<usize, StoreError> {
+    async fn end(
+        &self,
+        id: SessionId,
+        owner: &str,
+        void: &str,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         let keys = [self.keys.session(id), self.keys.fence(id)];
-        let arguments = [Part::text(owner), Part::text(void)];
+        let arguments = [Part::text(owner), Part::text(void), Part::time(now)];
         self.call(&self.scripts.cluster.end, &keys, &arguments)
             .await
     }
@@ -514,7 +520,8 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let mut ended = Vec::with_capacity(evicting.ids.len());
         for id in &evicting.ids {
-            ended.push(self.end(*id, owner, ""));
+            // Nobody asks how many of them were live.
+            ended.push(self.end(*id, owner, "", Timestamp::MAX));
         }
         together(ended).await?;
         let keys = [self.keys.session(id)];

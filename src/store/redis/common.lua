@@ -38,14 +38,15 @@ local function expires(head)
     return number(head, 10)
 end
 
+local function ended(head, now)
+    return readable(head) and expires(head) <= now
+end
+
 -- The head of the record in a key, '' if there is none that is live. One that is not readable counts as
 -- live: whoever can read it decides.
 local function live(key, now)
     local head = redis.call('GETRANGE', key, 0, HEAD - 1)
-    if readable(head) and expires(head) <= now then
-        return ''
-    end
-    return head
+    return ended(head, now) and '' or head
 end
 
 local function set(key, record, expires)

@@ -653,6 +653,40 @@ async fn who_leaves_while_waiting_for_a_connection_leaves_it_to_the_next() {
     }
 }
 
+/// S-71: nobody waits longer for that, and nobody after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_of_clients_that_leave_hold_up_no_others() {
+    let table = table();
+    store(&table).await;
+    let builder = MysqlStore::builder().table(&table).connections(2);
+    let store = builder.connect(&server().url()).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let stays = {
+        let (store, over) = (store.clone(), Arc::clone(&over));
+        tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                store.load(id(1), NOW).await.unwrap();
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        })
+    };
+    for _ in 0..100 {
+        let mut leaving = JoinSet::new();
+        for n in 0..50 {
+            let store = store.clone();
+            let patience = Duration::from_micros(n * 40);
+            leaving.spawn(async move { timeout(patience, store.load(id(2), NOW)).await.is_ok() });
+        }
+        leaving.join_all().await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let longest = stays.await.unwrap();
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_wait_for_a_connection_get_one() {
     let table = table();

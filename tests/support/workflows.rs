@@ -3,6 +3,7 @@
 //! a store may also drop records by a clock of its own.
 #![allow(dead_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +12,8 @@ use cloakroom::store::{Create, Record, SessionStore};
 use cloakroom::test_util::{Fault, FaultStore, Operation, Pause};
 use cloakroom::{Error, Session, SessionInfo, SessionLayer, SessionLayerBuilder, WhenFull};
 use http::StatusCode;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::support::{Client, Server, Slow, Told, at_once, bytes_of, device, id_of};
 
@@ -56,6 +59,7 @@ macro_rules! workflows {
                 a_record_under_another_id_opens_for_nobody
                 no_record_holds_a_secret
                 a_store_that_fails_costs_nobody_their_session
+                clients_that_leave_hold_up_nobody
             }
         }
     };
@@ -760,4 +764,38 @@ where
     app.store.heal();
     assert_eq!(client.the_token(), token);
     assert_eq!(client.get("/read").await.text(), "[null,1]");
+}
+
+/// S-71: whatever their requests had come to when they were dropped.
+pub(crate) async fn clients_that_leave_hold_up_nobody<S: SessionStore>(handles: [S; 2]) {
+    let app = App::new(handles);
+    let (stays, leaves) = (app.one.visitor().await, app.one.visitor().await);
+    let is_over = AtomicBool::new(false);
+    let bursts = async {
+        for _ in 0..20 {
+            let mut burst = JoinSet::new();
+            for n in 0..50 {
+                let client = leaves.twin();
+                let patience = Duration::from_micros(n * 40);
+                burst.spawn(async move { timeout(patience, client.get("/write")).await.is_ok() });
+            }
+            burst.join_all().await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let counting = async {
+        let mut counted = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let count = stays.act(|s| s.update("counted", |n: &mut u64| *n += 1));
+            let seen = timeout(10 * SECOND, count).await;
+            seen.expect("nobody is in the way").ok();
+            counted += 1;
+            // A store in memory never waits.
+            tokio::task::yield_now().await;
+        }
+        counted
+    };
+    let ((), counted) = tokio::join!(bursts, counting);
+    assert_eq!(stays.value("counted").await, Some(counted));
+    assert!(leaves.is_known().await);
 }

@@ -30,7 +30,7 @@ async fn a_million_anonymous_sessions_stay_under_the_cap_and_a_signed_in_one_sur
         let region = Region::new(ALLOCATOR);
         let store = store.build();
         let _ = store.create(id(0), &signed_in, now).await.unwrap();
-        for n in 1..=500_000 {
+        for n in 1..=1_000_000 {
             let created = store.create(id(n), &record, now).await.unwrap();
             assert_eq!(created, Create::Done);
             if n % 10_000 == 0 {

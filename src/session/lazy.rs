@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
@@ -67,8 +67,6 @@ struct Pending {
     carried: Carried,
     visit: Option<Box<Visit>>,
     progress: Mutex<Progress>,
-    /// When a handler got this, to load the session later, in milliseconds; 0 if none did.
-    given: AtomicU64,
     // Apart from it, so that a request that does not use its session gets by without the lock. Whoever sets one of
     // these looks at the progress, or at another one, after that, so one of two sees what the other has set.
     /// Somebody asked, so the response depends on the session.
@@ -86,6 +84,8 @@ struct Pending {
 enum Progress {
     #[default]
     Idle,
+    /// A handler got what it can load it with, then.
+    Given(Timestamp),
     /// Somebody loads it; this wakes those who wait for that, if there are any.
     Loading(Option<Arc<Notify>>),
     Loaded(Session),
@@ -107,15 +107,18 @@ impl Pending {
     fn ask(&self) -> Asked<'_> {
         self.asked.store(true, Ordering::SeqCst);
         let mut progress = self.progress();
-        match &*progress {
-            Progress::Loaded(session) => Asked::Has(session.clone()),
-            Progress::Loading(_) => Asked::Waits,
-            Progress::Idle => {
-                *progress = Progress::Loading(None);
-                let (pending, session) = (self, None);
-                Asked::Loads(Loading { pending, session })
-            }
-        }
+        let given = match &*progress {
+            Progress::Loaded(session) => return Asked::Has(session.clone()),
+            Progress::Loading(_) => return Asked::Waits,
+            Progress::Idle => None,
+            Progress::Given(then) => Some(*then),
+        };
+        *progress = Progress::Loading(None);
+        Asked::Loads(Loading {
+            pending: self,
+            given,
+            session: None,
+        })
     }
 
     /// Waits until nobody loads the session.
@@ -136,6 +139,7 @@ impl Pending {
 /// Somebody loads the session, until this is dropped: with it, or without, and then the next one may try.
 struct Loading<'a> {
     pending: &'a Pending,
+    given: Option<Timestamp>,
     session: Option<Session>,
 }
 
@@ -156,7 +160,7 @@ impl Drop for Loading<'_> {
                 }
                 Progress::Loaded(session)
             }
-            None => Progress::Idle,
+            None => self.given.map_or(Progress::Idle, Progress::Given),
         };
         let before = mem::replace(&mut *progress, next);
         drop(progress);
@@ -174,7 +178,6 @@ impl LazySession {
             carried,
             visit,
             progress: Mutex::default(),
-            given: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -214,9 +217,8 @@ impl LazySession {
             ..
         } = pending;
         let session = load(context, carried, visit.as_deref()).await?;
-        let given = pending.given.load(Ordering::Relaxed);
-        if given > 0 {
-            session.begin(Timestamp::from_millis(given));
+        if let Some(given) = loading.given {
+            session.begin(given);
         }
         loading.session = Some(session.clone());
         Ok(session)
@@ -226,10 +228,12 @@ impl LazySession {
     /// from now on counts, also before the session is loaded.
     #[cfg(feature = "axum")]
     pub(crate) fn give(&self) {
-        let now = self.0.context.now().as_millis();
-        let relaxed = Ordering::Relaxed;
+        let now = self.0.context.now();
+        let mut progress = self.0.progress();
         // The first one counts.
-        let _ = self.0.given.compare_exchange(0, now, relaxed, relaxed);
+        if let Progress::Idle = *progress {
+            *progress = Progress::Given(now);
+        }
     }
 
     /// This request does not count as use of the session, as [`Session::no_touch`] has it, whether or

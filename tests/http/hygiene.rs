@@ -411,6 +411,24 @@ async fn guessing_creates_no_rows_and_no_cookies() {
     assert_eq!(server.store.total_calls(), 20_000);
 }
 
+/// S-78: a rule for the code, since times are too noisy to tell. Tokens and digests, CSRF tokens, what is known of a
+/// client, and signatures.
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    for (code, comparison, times) in [
+        (include_str!("../../src/token.rs"), ".ct_eq(", 2),
+        (include_str!("../../src/csrf.rs"), ".ct_eq(", 1),
+        (include_str!("../../src/session/client.rs"), ".ct_eq(", 1),
+        (
+            include_str!("../../src/seal/signed.rs"),
+            ".verify_truncated_left(",
+            1,
+        ),
+    ] {
+        assert_eq!(code.matches(comparison).count(), times, "{comparison}");
+    }
+}
+
 /// S-78: no answer tells what was wrong with a token.
 #[tokio::test]
 async fn unknown_expired_revoked_and_forged_tokens_get_the_same_answer() {

@@ -2,9 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::vec;
 
@@ -13,7 +13,8 @@ use mysql_async::{
     Conn, DriverError, Opts, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, Row,
     ServerError, UrlError, Value,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::clock::Timestamp;
@@ -608,6 +609,43 @@ struct Held {
     _turn: OwnedSemaphorePermit,
 }
 
+/// A connection that is being given back by somebody else, or made. Whoever leaves the pool's line in the moment of being
+/// called takes the call along, and nobody behind them is called any more, for as long as others join the line. So
+/// this is carried on if it is dropped.
+struct Taking<'a> {
+    conn: Option<Connecting>,
+    turn: Option<OwnedSemaphorePermit>,
+    home: &'a Handle,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Conn, mysql_async::Error>> + Send>>;
+
+impl Future for Taking<'_> {
+    type Output = Result<Held, mysql_async::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let conn = self.conn.as_mut().expect(POLLED_AGAIN);
+        let conn = ready!(conn.as_mut().poll(context));
+        self.conn = None;
+        let turn = self.turn.take().expect(POLLED_AGAIN);
+        Poll::Ready(conn.map(|conn| Held { conn, _turn: turn }))
+    }
+}
+
+const POLLED_AGAIN: &str = "the future is not polled after it was ready";
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        let turn = self.turn.take();
+        if let Some(conn) = self.conn.take() {
+            self.home.spawn(async move {
+                let _ = timeout(CONNECT, conn).await;
+                drop(turn);
+            });
+        }
+    }
+}
+
 /// The connections, and what is said on them.
 struct Inner {
     table: String,
@@ -616,6 +654,8 @@ struct Inner {
     pool: Pool,
     /// One for each connection that the pool may have.
     turns: Arc<Semaphore>,
+    /// Where the pool has its tasks.
+    home: Handle,
     /// The server's `max_allowed_packet` of when we connected.
     largest: usize,
 }
@@ -636,6 +676,7 @@ impl Inner {
             statements: statements(table),
             pool: Pool::new(config.clone()),
             turns: Arc::new(Semaphore::new(connections.max(1))),
+            home: Handle::current(),
             config,
             largest: usize::MAX,
         };
@@ -664,34 +705,16 @@ impl Inner {
         }
     }
 
-    /// Waits for a connection in a line of our own. Whoever leaves that of the pool in the moment of being called takes
-    /// the call along: nobody behind them is called any more, for as long as others join the line.
+    /// Waits for a connection in a line of our own: that of the pool must not be left.
     async fn take(&self) -> Result<Held, mysql_async::Error> {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.expect("it is never closed");
-        let mut taking = Box::pin(self.pool.get_conn());
-        let at_once = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await;
-        if let Poll::Ready(conn) = at_once {
-            return Ok(Held {
-                conn: conn?,
-                _turn: turn,
-            });
-        }
-        // It is still being given back, or is to be made. A task of its own does not leave before that is done.
-        let (give, given) = oneshot::channel();
-        tokio::spawn(async move {
-            if let Ok(conn) = timeout(CONNECT, taking).await {
-                let _ = give.send((conn, turn));
-            }
-        });
-        match given.await {
-            Ok((conn, turn)) => Ok(Held {
-                conn: conn?,
-                _turn: turn,
-            }),
-            // The runtime ends, or it took too long, which the caller sees by itself.
-            Err(_) => pending().await,
-        }
+        let taking = Taking {
+            conn: Some(Box::pin(self.pool.get_conn())),
+            turn: Some(turn),
+            home: &self.home,
+        };
+        taking.await
     }
 
     async fn run(

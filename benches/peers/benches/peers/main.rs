@@ -10,7 +10,7 @@
 //! nothing. Requests a second over
 //! HTTP say something beside each other only: the client runs on the same cores. So each short round of an
 //! application lies between two of the bare router, of which it is a share; the median of the shares is
-//! what is printed. It takes some seven minutes, and starts Redis and PostgreSQL itself.
+//! what is printed. It takes some fifteen minutes, and starts Redis and PostgreSQL itself.
 
 mod allocator;
 mod apps;
@@ -27,7 +27,8 @@ mod requests;
 mod server;
 
 use std::env;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -36,6 +37,7 @@ use axum_session_redispool::SessionRedisPool;
 use axum_session_sqlx::SessionPgPool;
 use cloakroom::{MemoryStore, PostgresStore, RedisStore};
 use redis::aio::ConnectionManagerConfig;
+use tokio::io::AsyncBufReadExt as _;
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool};
 use tower_sessions_sqlx_store::PostgresStore as TowerPostgresStore;
 
@@ -59,7 +61,7 @@ const SESSIONS: usize = 1_000_000;
 
 /// How long one round of requests over HTTP takes, and how many there are for each application.
 const ROUND: Duration = Duration::from_millis(400);
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 11;
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -76,10 +78,13 @@ fn main() {
         ["allocations", layer, name] => {
             println!("{}", alone(allocations(layer, scenario(name))));
         }
-        ["http", ..] => {
+        ["http", database, layer, url] => {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(over_http());
+            runtime.block_on(async { measure(on_server(database, layer, url).await).await });
+            // It would wait for the thread that reads the input.
+            runtime.shutdown_background();
         }
+        ["http", ..] => over_http(),
         ["heap", layer] => println!("{}", alone(heap_of_a_session(layer))),
         _ => print_table(),
     }
@@ -137,8 +142,7 @@ fn print_table() {
         "| live heap a session, of {SESSIONS}: bytes | | {} |",
         heap.join(" | ")
     );
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(over_http());
+    over_http();
 }
 
 /// Instructions of one request.
@@ -198,86 +202,141 @@ async fn heap_of_a_session(layer: &str) -> usize {
     (change.bytes_allocated - change.bytes_deallocated) / SESSIONS
 }
 
-async fn over_http() {
+fn over_http() {
     let redis = RedisServer::start(&[]);
-    let store = RedisStore::connect(&redis.url()).await.expect("it runs");
-    let pool = Pool::new(
-        Config::from_url(&redis.url()).expect("a URL"),
-        None,
-        None,
-        None,
-        6,
-    );
-    let pool = pool.expect("a pool");
-    pool.connect();
-    pool.wait_for_connect().await.expect("it runs");
-    let client = redis::Client::open(redis.url()).expect("a URL");
-    let patience = ConnectionManagerConfig::new().set_response_timeout(None);
-    let alone = client.get_connection_manager_with_config(patience).await;
-    let alone = alone.expect("it runs");
-    let alone = [Stored::Set, Stored::Swapped].map(|how| apps::redis_alone(alone.clone(), how));
-    let axum_session_pool = SessionRedisPool::from(redis_pool::RedisPool::from(client));
+    compare("Redis", &redis.url(), LAYERS);
     compare(
         "Redis",
+        &redis.url(),
         [
-            ours::application(store),
-            apps::tower_sessions_for_stores(tower_sessions_redis_store::RedisStore::new(pool)),
-            apps::axum_session(Some(axum_session_pool)).await,
+            "a GET, and to count a SET",
+            "a GET, and to count compare and swap",
         ],
-    )
-    .await;
-    let what = "Redis without sessions, a GET, and to count a SET or compare and swap";
-    compare(what, alone).await;
-
+    );
+    drop(redis);
     let postgres = PostgresServer::start();
-    // axum_session has a table of our default name.
-    let builder = PostgresStore::builder().table("cloakroom_sessions");
-    let store = builder.connect(&postgres.url()).await.expect("it runs");
-    store.migrate().await.expect("the table can be made");
-    let url = postgres.url();
-    let pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&url);
-    let tower = TowerPostgresStore::new(pool.await.expect("it runs"));
-    tower.migrate().await.expect("the table can be made");
-    let pool = sqlx::PgPool::connect(&postgres.url())
-        .await
-        .expect("it runs");
-    compare(
-        "PostgreSQL",
-        [
-            ours::application(store),
-            apps::tower_sessions_for_stores(tower),
-            apps::axum_session(Some(SessionPgPool::from(pool))).await,
-        ],
-    )
-    .await;
+    compare("PostgreSQL", &postgres.url(), LAYERS);
 }
 
-/// Prints the requests a second as shares of those of the bare router.
-async fn compare<const N: usize>(server: &str, apps: [Router; N]) {
-    let bare = Server::start(bare()).await;
-    let mut layers = Vec::new();
-    for app in apps {
-        layers.push(Server::start(app).await);
-    }
-    for (method, path) in [("GET", "/plain"), ("GET", "/read"), ("POST", "/increment")] {
-        let mut before = bare.rate(method, path, ROUND).await;
-        let mut wholes = vec![before];
+/// Prints the requests a second as shares of those of the bare router. Each application is measured in a process of its
+/// own, in turns, as it would run: all in one process were slower by up to a tenth.
+fn compare<const N: usize>(database: &str, url: &str, layers: [&str; N]) {
+    let mut measured = layers.map(|layer| Measured::start(&["http", database, layer, url]));
+    println!("| {database} | bare router | {} |", layers.join(" | "));
+    for path in ["GET /plain", "GET /read", "POST /increment"] {
+        let mut wholes = Vec::new();
         let mut shares = [const { Vec::new() }; N];
         for _ in 0..ROUNDS {
-            for (layer, shares) in layers.iter().zip(&mut shares) {
-                let rate = layer.rate(method, path, ROUND).await;
-                let after = bare.rate(method, path, ROUND).await;
-                shares.push(rate / f64::midpoint(before, after));
-                wholes.push(after);
-                before = after;
+            for (measured, shares) in measured.iter_mut().zip(&mut shares) {
+                let [layer, bare] = measured.round(path);
+                wholes.push(bare);
+                shares.push(layer / bare);
             }
         }
         let shares = shares.map(|shares| format!("{:.2}", median(shares)));
         println!(
-            "| {server}, {path}: share of the bare router's requests a second | {:.0} | {} |",
+            "| {path}: share of the bare router's requests a second | {:.0} | {} |",
             median(wholes),
             shares.join(" | ")
         );
+    }
+}
+
+/// An application in another process of this program, which measures it when it is told to.
+struct Measured {
+    process: Child,
+    rates: Lines<BufReader<ChildStdout>>,
+}
+
+impl Measured {
+    fn start(arguments: &[&str]) -> Self {
+        let process = Command::new(env::current_exe().expect("this program"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = process.expect("it can be run");
+        let rates = process.stdout.take().expect("it is a pipe");
+        let rates = BufReader::new(rates).lines();
+        Self { process, rates }
+    }
+
+    /// The requests a second of the application and of the bare router.
+    fn round(&mut self, path: &str) -> [f64; 2] {
+        let pipe = self.process.stdin.as_mut().expect("it is a pipe");
+        writeln!(pipe, "{path}").expect("it reads");
+        let line = self.rates.next().expect("it runs").expect("text");
+        let (layer, bare) = line.split_once(' ').expect("two numbers");
+        [layer, bare].map(|rate| rate.parse().expect("a number"))
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Prints the rates of a round for each line of the input, which names a method and a path.
+async fn measure(app: Router) {
+    let (bare, layer) = (Server::start(bare()).await, Server::start(app).await);
+    let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await.expect("text") {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let before = bare.rate(method, path, ROUND).await;
+        let rate = layer.rate(method, path, ROUND).await;
+        let after = bare.rate(method, path, ROUND).await;
+        println!("{rate} {}", f64::midpoint(before, after));
+    }
+}
+
+async fn on_server(database: &str, layer: &str, url: &str) -> Router {
+    match (database, layer) {
+        ("Redis", "cloakroom") => {
+            ours::application(RedisStore::connect(url).await.expect("it runs"))
+        }
+        ("Redis", "tower-sessions") => {
+            let config = Config::from_url(url).expect("a URL");
+            let pool = Pool::new(config, None, None, None, 6).expect("a pool");
+            pool.connect();
+            pool.wait_for_connect().await.expect("it runs");
+            apps::tower_sessions_for_stores(tower_sessions_redis_store::RedisStore::new(pool))
+        }
+        ("Redis", "axum_session") => {
+            let client = redis::Client::open(url).expect("a URL");
+            let pool = SessionRedisPool::from(redis_pool::RedisPool::from(client));
+            apps::axum_session(Some(pool)).await
+        }
+        ("Redis", alone) => {
+            let client = redis::Client::open(url).expect("a URL");
+            let patience = ConnectionManagerConfig::new().set_response_timeout(None);
+            let connection = client.get_connection_manager_with_config(patience).await;
+            let stored = if alone.ends_with("SET") {
+                Stored::Set
+            } else {
+                Stored::Swapped
+            };
+            apps::redis_alone(connection.expect("it runs"), stored)
+        }
+        (_, "cloakroom") => {
+            // axum_session has a table of our default name.
+            let builder = PostgresStore::builder().table("cloakroom_sessions");
+            let store = builder.connect(url).await.expect("it runs");
+            store.migrate().await.expect("the table can be made");
+            ours::application(store)
+        }
+        (_, "tower-sessions") => {
+            let pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(url);
+            let store = TowerPostgresStore::new(pool.await.expect("it runs"));
+            store.migrate().await.expect("the table can be made");
+            apps::tower_sessions_for_stores(store)
+        }
+        _ => {
+            let pool = sqlx::PgPool::connect(url).await.expect("it runs");
+            apps::axum_session(Some(SessionPgPool::from(pool))).await
+        }
     }
 }
 

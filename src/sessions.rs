@@ -161,6 +161,7 @@ impl Sessions {
     ///
     /// As [`revoke`](Self::revoke): if the future is dropped, any of the sessions may have ended.
     pub async fn revoke_all(&self, owner: &str) -> Result<usize> {
+        self.check_store()?;
         self.revoke_but(owner, None).await
     }
 
@@ -189,8 +190,17 @@ impl Sessions {
         self.revoke_but(&owner, session.id()).await
     }
 
+    /// Nobody shall believe that a session was ended which nobody can end.
+    fn check_store(&self) -> Result<()> {
+        if self.0.seal.is_whole() {
+            return Err(Error::invalid(
+                "sessions without a store are known to their clients alone: nobody can list or end them",
+            ));
+        }
+        Ok(())
+    }
+
     async fn revoke_but(&self, owner: &str, keep: Option<SessionId>) -> Result<usize> {
-        self.check_store()?;
         let now = self.0.now();
         let revoke = async { Ok(self.0.store.delete_by_owner(owner, keep, now).await?) };
         let revoked = self.0.deadline(revoke).await;
@@ -227,18 +237,6 @@ impl Sessions {
         let count = self.0.watched(revoked)?;
         self.0.tell(&SessionEvent::AllRevoked { count });
         Ok(count)
-    }
-}
-
-impl Sessions {
-    /// Nobody shall believe that a session was ended which nobody can end.
-    fn check_store(&self) -> Result<()> {
-        if self.0.seal.is_whole() {
-            return Err(Error::invalid(
-                "sessions without a store are known to their clients alone: nobody can list or end them",
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -32,10 +32,10 @@ use crate::token::Digest;
 /// pushes out expired ones first, then those without an owner, and then those of signed-in users:
 /// **they are signed out**. Within each kind those go first that were not used (loaded, updated or
 /// touched) for longest. The session that needs the room is never refused, even if it alone exceeds a
-/// bound. A flood of anonymous sessions so costs no more signed-in users their session than the largest of
-/// these takes room from (ASVS 2.4.1): one by their number, and by bytes as many as have together what a
-/// layer's [`max_size`](crate::SessionLayerBuilder::max_size) lets one guest store. It does push out the carts
-/// of guests: give the store room for more sessions than you expect to be live at once.
+/// bound. A flood of anonymous sessions so signs out no more users than the largest of them takes the room of
+/// (ASVS 2.4.1): one where `max_sessions` is what is reached, and where it is `max_bytes`, as many as have
+/// together what [`max_size`](crate::SessionLayerBuilder::max_size) lets one guest store. It does push out the
+/// carts of guests: give the store room for more sessions than you expect to be live at once.
 ///
 /// Operations remove a few expired sessions in passing, so that their memory is free soon. Without
 /// traffic they stay until [`delete_expired`](SessionStore::delete_expired) is called.
